@@ -1,0 +1,52 @@
+"""GuideGen for diffusers: a clinical sentence to a full-torso label map and the CT that belongs to it."""
+
+from . import labels
+from ._registration import register
+from .case import Case
+from .configs import available_configs, load_config
+from .grid import Grid
+from .models import (
+    CategoricalUNet3DConditionModel,
+    ContrastRescaler,
+    LatentUNet3DConditionModel,
+    SemanticEncoder3D,
+    UNet3DConditionModel,
+    VectorQuantizer3D,
+    VQModel3D,
+    codebook_use,
+)
+from .pipelines import GuideGenPipeline, GuideGenPipelineOutput
+from .schedulers import CategoricalDDPMScheduler
+
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Case",
+    "CategoricalDDPMScheduler",
+    "CategoricalUNet3DConditionModel",
+    "ContrastRescaler",
+    "Grid",
+    "GuideGenPipeline",
+    "GuideGenPipelineOutput",
+    "LatentUNet3DConditionModel",
+    "SemanticEncoder3D",
+    "UNet3DConditionModel",
+    "VQModel3D",
+    "VectorQuantizer3D",
+    "available_configs",
+    "codebook_use",
+    "labels",
+    "load_config",
+]
+
+register(
+    components=[
+        CategoricalDDPMScheduler,
+        CategoricalUNet3DConditionModel,
+        LatentUNet3DConditionModel,
+        SemanticEncoder3D,
+        VQModel3D,
+    ],
+    pipelines=[GuideGenPipeline],
+)

@@ -1,0 +1,24 @@
+from .contrast_rescaler import ContrastRescaler
+from .semantic_encoder import SemanticEncoder3D
+from .unet_3d_condition import (
+    CategoricalUNet3DConditionModel,
+    LatentUNet3DConditionModel,
+    UNet3DConditionModel,
+    UNet3DConditionOutput,
+)
+from .vector_quantizer import VectorQuantizer3D, codebook_use
+from .vq_model_3d import VQModel3D, VQModel3DOutput
+
+
+__all__ = [
+    "CategoricalUNet3DConditionModel",
+    "ContrastRescaler",
+    "LatentUNet3DConditionModel",
+    "SemanticEncoder3D",
+    "UNet3DConditionModel",
+    "UNet3DConditionOutput",
+    "VQModel3D",
+    "VQModel3DOutput",
+    "VectorQuantizer3D",
+    "codebook_use",
+]

@@ -1,0 +1,369 @@
+"""The text-conditioned 3-D U-Net of GuideGen and its two variants, one for each diffusion stage.
+
+`UNet3DConditionModel` is the body: residual blocks with the time in their second norm, cross-attention to the text at the
+levels that ask for it, a skip from every layer. `CategoricalUNet3DConditionModel` (Stage I, TCSS) reads a `uint8` label map
+and writes class logits; `LatentUNet3DConditionModel` (Stage III, LFG) reads noisy latents beside the semantic latents and
+writes noise. Choices of ours where the paper is silent:
+
+- labels are embedded by a gather, `patch_size`^3 voxels at a time, and logits leave by depth-to-space, so that with
+  `patch_size` 2 or 4 the trunk runs on 1/8 or 1/64 of the voxels;
+- `num_knowledge_queries`: learned queries pool the text, once for each cross-attention level, beside its tokens;
+- `pool_text`: the mean text state joins the time embedding; `coordinates`: voxel positions join the stem.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
+from diffusers.utils import BaseOutput
+from einops import rearrange
+from torch import nn
+
+from .attention import Attention
+from .strict_model import StrictModelMixin
+
+
+__all__ = [
+    "CategoricalUNet3DConditionModel",
+    "LatentUNet3DConditionModel",
+    "UNet3DConditionModel",
+    "UNet3DConditionOutput",
+]
+
+
+@dataclass
+class UNet3DConditionOutput(BaseOutput):
+    """
+    Args:
+        sample (`torch.Tensor` of shape `(B, C, X, Y, Z)`): class logits (Stage I) or predicted noise (Stage III).
+    """
+
+    sample: torch.Tensor
+
+
+class ResBlock3D(nn.Module):
+    def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, in_channels)
+        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.time_proj = nn.Linear(time_channels, 2 * out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels)
+        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        scale, shift = self.time_proj(F.silu(time))[..., None, None, None].chunk(2, dim=1)  # (B, C, 1, 1, 1)
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = self.conv2(F.silu(self.norm2(h) * (1 + scale) + shift))
+        return self.shortcut(x) + h
+
+
+class AttentionBlock3D(nn.Module):
+    """Self-attention over the voxels (optional), then cross-attention from the voxels to the text (optional)."""
+
+    def __init__(self, channels: int, head_dim: int, self_attention: bool, cross_attention_dim: int | None):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels) if self_attention else None
+        self.self_attention = Attention(channels, head_dim) if self_attention else None
+        self.norm2 = nn.LayerNorm(channels) if cross_attention_dim else None
+        self.cross_attention = Attention(channels, head_dim, cross_attention_dim) if cross_attention_dim else None
+
+    def forward(self, x: torch.Tensor, text: torch.Tensor | None, mask: torch.Tensor | None) -> torch.Tensor:
+        size = x.shape[2:]
+        tokens = rearrange(x, "b c x y z -> b (x y z) c")
+        if self.self_attention is not None:
+            tokens = tokens + self.self_attention(self.norm1(tokens))
+        if self.cross_attention is not None:
+            tokens = tokens + self.cross_attention(self.norm2(tokens), text, mask)
+        return rearrange(tokens, "b (x y z) c -> b c x y z", x=size[0], y=size[1])
+
+
+class UNetLayer3D(nn.Module):
+    """A residual block and, at levels that have it, attention: what is checkpointed, compiled and placed as one."""
+
+    def __init__(
+        self, in_channels, out_channels, time_channels, groups, head_dim, self_attention, cross_attention_dim
+    ):
+        super().__init__()
+        self.resnet = ResBlock3D(in_channels, out_channels, time_channels, groups)
+        has_attention = self_attention or cross_attention_dim
+        self.attention = (
+            AttentionBlock3D(out_channels, head_dim, self_attention, cross_attention_dim) if has_attention else None
+        )
+
+    def forward(self, x, time, text=None, mask=None):
+        x = self.resnet(x, time)
+        return x if self.attention is None else self.attention(x, text, mask)
+
+
+class KnowledgeQueries(nn.Module):
+    """Learned queries pool the text states into a few tokens, set beside the text for one level of the U-Net."""
+
+    def __init__(self, count: int, text_dim: int, head_dim: int):
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(count, text_dim) * text_dim**-0.5)
+        self.pool = Attention(text_dim, head_dim, text_dim)
+        self.norm = nn.LayerNorm(text_dim)
+        self.proj = nn.Linear(text_dim, text_dim)
+
+    def forward(self, text, mask):  # (B, M, text_dim), (B, M) or None
+        summary = self.pool(self.queries.expand(len(text), -1, -1).to(text.dtype), text, mask)
+        text = torch.cat([text, self.proj(self.norm(summary))], dim=1)
+        mask = None if mask is None else F.pad(mask, (0, len(self.queries)), value=True)
+        return text, mask
+
+
+class UNet3DConditionModel(StrictModelMixin):
+    """The body that both variants share, from stem features to head features; it is not used on its own."""
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules = ["UNetLayer3D"]
+    _repeated_blocks = ["UNetLayer3D"]
+
+    def __init__(
+        self,
+        block_out_channels: tuple[int, ...],
+        layers_per_block: int,
+        cross_attention_dim: int,
+        cross_attention_levels: tuple[bool, ...],
+        self_attention_levels: tuple[bool, ...],
+        attention_head_dim: int,
+        norm_num_groups: int,
+        num_knowledge_queries: int,
+        pool_text: bool,
+        coordinates: bool,
+    ):
+        super().__init__()
+        widths = list(block_out_channels)
+        for name, levels in (("cross_attention", cross_attention_levels), ("self_attention", self_attention_levels)):
+            if len(levels) != len(widths):
+                raise ValueError(f"{name}_levels: got {len(levels)} entries, expected {len(widths)}, one a level.")
+        time_channels = 4 * widths[0]
+        self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(widths[0], time_channels)
+        self.text_embedding = nn.Linear(cross_attention_dim, time_channels) if pool_text else None
+        self.position_embedding = nn.Conv3d(3, widths[0], 1) if coordinates else None
+        self.knowledge = nn.ModuleDict(
+            {
+                str(level): KnowledgeQueries(num_knowledge_queries, cross_attention_dim, attention_head_dim)
+                for level, cross in enumerate(cross_attention_levels)
+                if cross and num_knowledge_queries
+            }
+        )
+
+        def layer(in_channels: int, out_channels: int, level: int) -> UNetLayer3D:
+            text_dim = cross_attention_dim if cross_attention_levels[level] else None
+            shared = (time_channels, norm_num_groups, attention_head_dim, self_attention_levels[level], text_dim)
+            return UNetLayer3D(in_channels, out_channels, *shared)
+
+        # every layer and every down-sampling of the way down leaves a skip for one layer of the way up
+        skips, width, last = [widths[0]], widths[0], len(widths) - 1
+        self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
+        for level, out in enumerate(widths):
+            self.down.append(nn.ModuleList())
+            for _ in range(layers_per_block):
+                self.down[level].append(layer(width, out, level))
+                width = out
+                skips.append(width)
+            if level < last:
+                self.downsample.append(nn.Conv3d(width, width, 3, stride=2, padding=1))
+                skips.append(width)
+        self.mid = nn.ModuleList([layer(width, width, last), layer(width, width, last)])
+        self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(widths))):
+            self.up.append(nn.ModuleList())
+            for _ in range(layers_per_block + 1):
+                self.up[-1].append(layer(width + skips.pop(), widths[level], level))
+                width = widths[level]
+            if level > 0:
+                self.upsample.append(nn.Conv3d(width, width, 3, padding=1))
+        self.norm_out = nn.GroupNorm(norm_num_groups, widths[0])
+        self.gradient_checkpointing = False
+
+    def trunk(
+        self,
+        x: torch.Tensor,  # (B, C_0, x, y, z): the stem's features
+        timestep: torch.Tensor | float | int,
+        text: torch.Tensor | None,  # (B, M, cross_attention_dim)
+        mask: torch.Tensor | None,  # (B, M)
+    ) -> torch.Tensor:
+        factor = 2 ** len(self.downsample)
+        if any(n % factor for n in x.shape[2:]):
+            patch = getattr(self.config, "patch_size", 1)
+            raise ValueError(
+                f"sample: got a grid of {tuple(n * patch for n in x.shape[2:])}, expected multiples of {factor * patch}."
+            )
+        if mask is not None:
+            mask = mask.bool()
+        time = self.time_proj(torch.as_tensor(timestep, device=x.device).expand(len(x))).to(x.dtype)
+        time = self.time_embedding(time)
+        if self.text_embedding is not None:
+            weight = text.new_ones(text.shape[:2]) if mask is None else mask.to(text.dtype)
+            mean = torch.einsum("bmc,bm->bc", text, weight) / weight.sum(1, keepdim=True)
+            time = time + self.text_embedding(mean)
+        if self.position_embedding is not None:
+            axes = [torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in x.shape[2:]]
+            x = x + self.position_embedding(torch.stack(torch.meshgrid(*axes, indexing="ij"))[None])
+        context = {int(level): pool(text, mask) for level, pool in self.knowledge.items()}
+
+        def run(layer: UNetLayer3D, x: torch.Tensor, level: int) -> torch.Tensor:
+            arguments = (x, time, *context.get(level, (text, mask)))
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                return self._gradient_checkpointing_func(layer, *arguments)
+            return layer(*arguments)
+
+        skips, last = [x], len(self.downsample)
+        for level, layers in enumerate(self.down):
+            for layer in layers:
+                x = run(layer, x, level)
+                skips.append(x)
+            if level < last:
+                x = self.downsample[level](x)
+                skips.append(x)
+        for layer in self.mid:
+            x = run(layer, x, last)
+        for i, layers in enumerate(self.up):
+            for layer in layers:
+                x = run(layer, torch.cat([x, skips.pop()], dim=1), last - i)
+            if i < last:
+                x = self.upsample[i](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return F.silu(self.norm_out(x))
+
+
+class CategoricalUNet3DConditionModel(UNet3DConditionModel):
+    """
+    Stage I (TCSS): a label map at step t, with the text, to the logits of the clean label map.
+
+    With `patch_size=1` and widths 32-64-128-256 it is the paper's network.
+
+    Args:
+        sample_size (`tuple[int, int, int]`): the label grid X, Y, Z that the network is made for.
+        num_classes (`int`, defaults to 21): N.
+        patch_size (`int`, defaults to 1): 1, 2 or 4; voxels a side that the trunk sees as one.
+        block_out_channels (`tuple[int, ...]`): widths of the levels; each level after the first halves the grid.
+        layers_per_block (`int`, defaults to 2): residual blocks a level.
+        cross_attention_dim (`int`, defaults to 768): width of the text states.
+        cross_attention_levels, self_attention_levels (`tuple[bool, ...]`): the levels with attention, finest first.
+        attention_head_dim (`int`, defaults to 32), norm_num_groups (`int`, defaults to 8).
+        num_knowledge_queries (`int`, defaults to 0), pool_text, coordinates (`bool`): see the module's docstring.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sample_size: tuple[int, int, int] = (128, 128, 128),
+        num_classes: int = 21,
+        patch_size: int = 1,
+        block_out_channels: tuple[int, ...] = (32, 64, 128, 256),
+        layers_per_block: int = 2,
+        cross_attention_dim: int = 768,
+        cross_attention_levels: tuple[bool, ...] = (True, False, True, False),
+        self_attention_levels: tuple[bool, ...] = (False, False, False, False),
+        attention_head_dim: int = 32,
+        norm_num_groups: int = 8,
+        num_knowledge_queries: int = 0,
+        pool_text: bool = False,
+        coordinates: bool = False,
+    ):
+        super().__init__(
+            block_out_channels,
+            layers_per_block,
+            cross_attention_dim,
+            cross_attention_levels,
+            self_attention_levels,
+            attention_head_dim,
+            norm_num_groups,
+            num_knowledge_queries,
+            pool_text,
+            coordinates,
+        )
+        if patch_size not in (1, 2, 4):
+            raise ValueError(f"patch_size: got {patch_size}, expected 1, 2 or 4.")
+        width = block_out_channels[0]
+        # one row for each class at each place in the patch; a patch is the sum of its rows
+        self.label_embedding = nn.EmbeddingBag(patch_size**3 * num_classes, width, mode="sum")
+        kernel = 3 if patch_size == 1 else 1
+        self.conv_out = nn.Conv3d(width, patch_size**3 * num_classes, kernel, padding=kernel // 2)
+
+    def forward(
+        self,
+        sample: torch.Tensor,  # (B, X, Y, Z) uint8
+        timestep: torch.Tensor | int,
+        encoder_hidden_states: torch.Tensor,  # (B, M, cross_attention_dim)
+        encoder_attention_mask: torch.Tensor | None = None,  # (B, M)
+        return_dict: bool = True,
+    ) -> UNet3DConditionOutput | tuple[torch.Tensor]:
+        p, n = self.config.patch_size, self.config.num_classes
+        if sample.ndim != 4 or sample.dtype != torch.uint8:
+            raise ValueError(f"sample: got {tuple(sample.shape)} {sample.dtype}, expected (B, X, Y, Z) torch.uint8.")
+        if any(size % p for size in sample.shape[1:]):
+            raise ValueError(f"sample: got a grid of {tuple(sample.shape[1:])}, expected multiples of patch_size {p}.")
+        patches = rearrange(sample, "b (x p) (y q) (z r) -> b x y z (p q r)", p=p, q=p, r=p).long()
+        rows = patches + torch.arange(p**3, device=sample.device) * n
+        x = self.label_embedding(rows.flatten(0, 3)).unflatten(0, rows.shape[:4])
+        x = rearrange(x, "b x y z c -> b c x y z").to(self.dtype)
+        x = self.conv_out(self.trunk(x, timestep, encoder_hidden_states, encoder_attention_mask))
+        logits = rearrange(x, "b (n p q r) x y z -> b n (x p) (y q) (z r)", p=p, q=p, r=p)
+        return UNet3DConditionOutput(sample=logits) if return_dict else (logits,)
+
+
+class LatentUNet3DConditionModel(UNet3DConditionModel):
+    """
+    Stage III (LFG): [z_t, z^A, z^T] at step t, with the text, to the noise in z_t.
+
+    Args:
+        in_channels (`int`, defaults to 16): channels of z_t, z^A and z^T together.
+        out_channels (`int`, defaults to 8): channels of z_t.
+        block_out_channels ... coordinates: as in [`CategoricalUNet3DConditionModel`].
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 16,
+        out_channels: int = 8,
+        block_out_channels: tuple[int, ...] = (32, 64, 128, 256),
+        layers_per_block: int = 2,
+        cross_attention_dim: int = 768,
+        cross_attention_levels: tuple[bool, ...] = (True, False, True, False),
+        self_attention_levels: tuple[bool, ...] = (False, False, False, False),
+        attention_head_dim: int = 32,
+        norm_num_groups: int = 8,
+        num_knowledge_queries: int = 0,
+        pool_text: bool = False,
+        coordinates: bool = False,
+    ):
+        super().__init__(
+            block_out_channels,
+            layers_per_block,
+            cross_attention_dim,
+            cross_attention_levels,
+            self_attention_levels,
+            attention_head_dim,
+            norm_num_groups,
+            num_knowledge_queries,
+            pool_text,
+            coordinates,
+        )
+        self.conv_in = nn.Conv3d(in_channels, block_out_channels[0], 3, padding=1)
+        self.conv_out = nn.Conv3d(block_out_channels[0], out_channels, 3, padding=1)
+
+    def forward(
+        self,
+        sample: torch.Tensor,  # (B, in_channels, x, y, z)
+        timestep: torch.Tensor | int,
+        encoder_hidden_states: torch.Tensor,  # (B, M, cross_attention_dim)
+        encoder_attention_mask: torch.Tensor | None = None,  # (B, M)
+        return_dict: bool = True,
+    ) -> UNet3DConditionOutput | tuple[torch.Tensor]:
+        if sample.ndim != 5 or sample.shape[1] != self.config.in_channels:
+            raise ValueError(
+                f"sample: got shape {tuple(sample.shape)}, expected (B, {self.config.in_channels}, x, y, z)."
+            )
+        x = self.trunk(self.conv_in(sample), timestep, encoder_hidden_states, encoder_attention_mask)
+        x = self.conv_out(x)
+        return UNet3DConditionOutput(sample=x) if return_dict else (x,)

@@ -1,0 +1,4 @@
+from .pipeline_guidegen import GuideGenPipeline, GuideGenPipelineOutput
+
+
+__all__ = ["GuideGenPipeline", "GuideGenPipelineOutput"]

@@ -1,0 +1,667 @@
+"""GuideGen: a clinical sentence to a label map (19 organs and a tumour) and the CT that belongs to it.
+
+    prompt -> text encoder -> Stage I (TCSS): categorical diffusion -> organ map, tumour map
+                           -> Stage III (LFG): latent diffusion, guided by both maps and the text
+                           -> Stage II (CAE): the decoder of the contrast-aware VQ autoencoder -> CT in HU
+
+`__call__` reads in this order. A label map of one's own (`mask=`) takes the place of Stage I; `output="mask"` stops after it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, SchedulerMixin
+from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.utils import BaseOutput, logging
+from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import ModelCard, create_repo
+from huggingface_hub.errors import EntryNotFoundError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..case import Case, read_label_map
+from ..configs import load_config
+from ..grid import Grid
+from ..labels import CLASSES, NUM_ORGAN_CLASSES, TUMOR, split_tumor
+from ..models import CategoricalUNet3DConditionModel, LatentUNet3DConditionModel, SemanticEncoder3D, VQModel3D
+from ..models.strict_model import refuse_pickles
+from ..schedulers import CategoricalDDPMScheduler
+from ..text_encoder import small_text_encoder
+from .model_card import guidegen_model_card
+
+
+__all__ = ["GuideGenPipeline", "GuideGenPipelineOutput"]
+
+logger = logging.get_logger(__name__)
+
+MASK_STAGE = ("mask_unet", "mask_scheduler")
+CT_STAGE = ("vae", "semantic_encoder", "unet", "scheduler")
+COMPONENTS = ("tokenizer", "text_encoder", *MASK_STAGE, *CT_STAGE)
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class GuideGenPipelineOutput(BaseOutput):
+    """
+    Args:
+        ct (`np.ndarray` or `torch.Tensor` of shape `(B, X, Y, Z)`, `int16`): HU; latents with `output_type="latent"`; None
+            with `output="mask"`.
+        labels (`np.ndarray` or `torch.Tensor` of shape `(B, X, Y, Z)`, `uint8`): class ids.
+        cases (`list[Case]`): the same volumes with their affine, prompt and provenance, ready to `save`; None for latents.
+    """
+
+    ct: np.ndarray | torch.Tensor | None
+    labels: np.ndarray | torch.Tensor
+    cases: list[Case] | None
+
+
+class GuideGenPipeline(DiffusionPipeline):
+    """
+    Text to a paired label map and CT. Every component may be None where the call at hand does not need it.
+
+    Args:
+        tokenizer, text_encoder: any `transformers` encoder whose output has a `last_hidden_state`.
+        mask_unet ([`CategoricalUNet3DConditionModel`]), mask_scheduler ([`CategoricalDDPMScheduler`]): Stage I.
+        vae ([`VQModel3D`]): Stage II.
+        semantic_encoder ([`SemanticEncoder3D`]), unet ([`LatentUNet3DConditionModel`]), scheduler: Stage III.
+        spacing (`float`, defaults to 3.0): edge of a voxel in mm; with the mask network's `sample_size` it is the grid.
+        max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
+    """
+
+    model_cpu_offload_seq = "text_encoder->mask_unet->semantic_encoder->unet->vae"
+    _optional_components = list(COMPONENTS)
+    _callback_tensor_inputs = ["latents", "semantic_latents", "prompt_embeds", "prompt_attention_mask"]
+    _mask_callback_tensor_inputs = ["labels", "prompt_embeds", "prompt_attention_mask"]
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        text_encoder: PreTrainedModel | None = None,
+        mask_unet: CategoricalUNet3DConditionModel | None = None,
+        mask_scheduler: CategoricalDDPMScheduler | None = None,
+        vae: VQModel3D | None = None,
+        semantic_encoder: SemanticEncoder3D | None = None,
+        unet: LatentUNet3DConditionModel | None = None,
+        scheduler: SchedulerMixin | None = None,
+        spacing: float = 3.0,
+        max_sequence_length: int = 128,
+    ):
+        super().__init__()
+        self.register_modules(
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            mask_unet=mask_unet,
+            mask_scheduler=mask_scheduler,
+            vae=vae,
+            semantic_encoder=semantic_encoder,
+            unet=unet,
+            scheduler=scheduler,
+        )
+        self.register_to_config(spacing=spacing, max_sequence_length=max_sequence_length)
+
+    # ------------------------------------------------------------------------------------ making, loading, saving
+
+    @classmethod
+    def from_config(cls, config: str | dict[str, Any], **components) -> GuideGenPipeline:
+        """An untrained pipeline from a shipped configuration (`"tiny"`, `"torso-6mm"`, ...) or a dict like them.
+
+        `components` replace what the configuration would make: `text_encoder` and `tokenizer` above all.
+        """
+        config = load_config(config) if isinstance(config, str) else config
+        if config["text_encoder"] is not None and "text_encoder" not in components:
+            components["tokenizer"], components["text_encoder"] = small_text_encoder(**config["text_encoder"])
+        classes = {
+            "mask_unet": CategoricalUNet3DConditionModel,
+            "mask_scheduler": CategoricalDDPMScheduler,
+            "vae": VQModel3D,
+            "semantic_encoder": SemanticEncoder3D,
+            "unet": LatentUNet3DConditionModel,
+            "scheduler": DDIMScheduler,
+        }
+        for name, component in classes.items():
+            if name not in components:
+                made = component.from_config(config[name])
+                components[name] = made.eval() if isinstance(made, torch.nn.Module) else made
+        return cls(spacing=config["spacing"], max_sequence_length=config["max_sequence_length"], **components)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> GuideGenPipeline:
+        """As in diffusers, from safetensors only."""
+        for name in ("", *COMPONENTS):
+            refuse_pickles(os.path.join(pretrained_model_name_or_path, name), kwargs.get("use_safetensors"))
+        return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        max_shard_size: int | str | None = None,
+        push_to_hub: bool = False,
+        **kwargs,
+    ) -> None:
+        """As in diffusers, with a model card written from the pipeline itself where the folder has none."""
+        if not safe_serialization:
+            raise ValueError("safe_serialization: got False, expected True: this package writes safetensors only.")
+        super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size)
+        card = Path(save_directory) / "README.md"
+        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+        if not card.exists():
+            card.write_text(guidegen_model_card(self, repo_id), encoding="utf-8")
+        if push_to_hub:
+            self.push_to_hub(repo_id, variant=variant, **kwargs)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+    ) -> str:
+        """Upload the pipeline with its model card; a card that the repository has already stays."""
+        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                ModelCard.load(repo_id, token=token).save(Path(folder) / "README.md")
+            except EntryNotFoundError:
+                pass  # a new repository: save_pretrained writes its card
+            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant, repo_id=repo_id)
+            return self._upload_folder(
+                folder, repo_id, token=token, commit_message=commit_message, create_pr=create_pr
+            )
+
+    # --------------------------------------------------------------------------------------------- state of a run
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def mask_guidance_scale(self) -> float:
+        return self._mask_guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale > 1
+
+    @property
+    def do_mask_classifier_free_guidance(self) -> bool:
+        return self._mask_guidance_scale > 1
+
+    @property
+    def num_timesteps(self) -> int:
+        """Steps of the stage at work."""
+        return self._num_timesteps
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    @property
+    def sample_size(self) -> tuple[int, int, int]:
+        return tuple(self.mask_unet.config.sample_size)
+
+    # ------------------------------------------------------------------------------------------- parts of a call
+
+    def check_inputs(
+        self,
+        prompt,
+        mask,
+        output,
+        output_type,
+        num_inference_steps,
+        mask_num_inference_steps,
+        guidance_scale,
+        mask_guidance_scale,
+        negative_prompt,
+        num_volumes_per_prompt,
+        generator,
+        batch_size,
+        prompt_embeds,
+        negative_prompt_embeds,
+        latents,
+        mask_latents,
+        callback_on_step_end_tensor_inputs,
+        mask_callback_on_step_end_tensor_inputs,
+    ) -> None:
+        if output not in ("pair", "mask"):
+            raise ValueError(f"output: got {output!r}, expected 'pair' (label map and CT) or 'mask' (label map only).")
+        if output_type not in ("np", "pt", "latent"):
+            raise ValueError(f"output_type: got {output_type!r}, expected 'np', 'pt' or 'latent'.")
+        if mask is not None and output == "mask":
+            raise ValueError("output: got 'mask' together with a mask of your own, which leaves nothing to generate.")
+        needed = [] if mask is not None else list(MASK_STAGE)
+        needed += [] if output == "mask" else list(CT_STAGE)
+        needed += [] if prompt_embeds is not None else ["tokenizer", "text_encoder"]
+        lacking = [name for name in needed if getattr(self, name) is None]
+        if lacking:
+            raise ValueError(f"This call needs {', '.join(lacking)}, which the pipeline was made without.")
+        for name, value, count in (("prompt", prompt, None), ("negative_prompt", negative_prompt, "prompt")):
+            if value is None or isinstance(value, str):
+                continue
+            if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+                raise TypeError(f"{name}: got {value!r}, expected a string or a list of strings.")
+            expected = len(prompt) if count and isinstance(prompt, list) else 1
+            if count and len(value) != expected:
+                raise ValueError(f"{name}: got {len(value)} strings, expected {expected}, one for each prompt.")
+        if prompt is not None and prompt_embeds is not None:
+            raise ValueError("prompt_embeds: got them together with a prompt, expected one of the two.")
+        if prompt is None and prompt_embeds is None and mask is None:
+            raise ValueError("prompt: got none, expected a sentence (or `prompt_embeds`, or a `mask` to paint).")
+        for name, value, scheduler in (
+            ("num_inference_steps", num_inference_steps, self.scheduler),
+            ("mask_num_inference_steps", mask_num_inference_steps, self.mask_scheduler),
+        ):
+            most = 1000 if scheduler is None else scheduler.config.num_train_timesteps
+            if not isinstance(value, int) or not 1 <= value <= most:
+                raise ValueError(f"{name}: got {value!r}, expected a whole number in 1..{most}.")
+        for name, value in (("guidance_scale", guidance_scale), ("mask_guidance_scale", mask_guidance_scale)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name}: got {value}, expected a finite number.")
+        if not isinstance(num_volumes_per_prompt, int) or num_volumes_per_prompt < 1:
+            raise ValueError(f"num_volumes_per_prompt: got {num_volumes_per_prompt!r}, expected 1 or more.")
+        if isinstance(generator, list) and len(generator) != batch_size:
+            raise ValueError(f"generator: got a list of {len(generator)}, expected {batch_size}, one for each volume.")
+        for name, value in (
+            ("prompt_embeds", prompt_embeds),
+            ("negative_prompt_embeds", negative_prompt_embeds),
+            ("latents", latents),
+        ):
+            if value is not None and not torch.isfinite(value).all():
+                raise ValueError(f"{name}: got NaN or infinite values, expected finite numbers.")
+        if prompt_embeds is not None and negative_prompt_embeds is not None:
+            if prompt_embeds.shape[1:] != negative_prompt_embeds.shape[1:]:
+                raise ValueError(
+                    f"negative_prompt_embeds: got shape {tuple(negative_prompt_embeds.shape)}, expected that of "
+                    f"prompt_embeds, {tuple(prompt_embeds.shape)}."
+                )
+        if mask_latents is not None and (
+            mask_latents.dtype != torch.uint8 or mask_latents.shape != (batch_size, *self.sample_size)
+        ):
+            raise ValueError(
+                f"mask_latents: got {tuple(mask_latents.shape)} {mask_latents.dtype}, expected "
+                f"{(batch_size, *self.sample_size)} torch.uint8 (`mask_scheduler.sample_noise`)."
+            )
+        for names, allowed in (
+            (callback_on_step_end_tensor_inputs, self._callback_tensor_inputs),
+            (mask_callback_on_step_end_tensor_inputs, self._mask_callback_tensor_inputs),
+        ):
+            unknown = [name for name in names if name not in allowed]
+            if unknown:
+                raise ValueError(f"callback tensor inputs: got {unknown}, expected names among {allowed}.")
+
+    def encode_prompt(
+        self,
+        prompt: str | list[str] | None,
+        device: torch.device | None = None,
+        num_volumes_per_prompt: int = 1,
+        do_classifier_free_guidance: bool = True,
+        negative_prompt: str | list[str] | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_attention_mask: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """(prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask), each
+        (B * num_volumes_per_prompt, M, C) or (..., M); what is given is passed through, repeated."""
+        device = device or self._execution_device
+        if prompt_embeds is None:
+            prompt = [prompt] if isinstance(prompt, str) else prompt
+            prompt_embeds, prompt_attention_mask = self._encode_text(prompt, device)
+        if do_classifier_free_guidance and negative_prompt_embeds is None:
+            count = len(prompt_embeds)
+            negative_prompt = negative_prompt or ""
+            negative_prompt = [negative_prompt] * count if isinstance(negative_prompt, str) else negative_prompt
+            if self.text_encoder is None:
+                raise ValueError(
+                    "negative_prompt_embeds: got none and no text encoder to make them, expected them for guidance > 1."
+                )
+            negative_prompt_embeds, negative_prompt_attention_mask = self._encode_text(negative_prompt, device)
+        out = (prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask)
+        return tuple(None if x is None else x.to(device).repeat_interleave(num_volumes_per_prompt, dim=0) for x in out)
+
+    def _encode_text(self, sentences: list[str], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        limit = self.config.max_sequence_length
+        tokens = self.tokenizer(
+            sentences, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
+        ).to(device)
+        for sentence in sentences:
+            length = len(self.tokenizer(sentence)["input_ids"])
+            if length > limit:
+                logger.warning(
+                    f"The prompt has {length} tokens and was cut to max_sequence_length {limit}: {sentence!r}"
+                )
+        mask = tokens["attention_mask"].bool()
+        states = self.text_encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return states.last_hidden_state, mask
+
+    def prepare_mask_latents(
+        self, batch_size: int, generator: Generators, device: torch.device, mask_latents: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """x_T of Stage I: uniform classes (B, X, Y, Z) `uint8`."""
+        if mask_latents is not None:
+            return mask_latents.to(device)
+        return self.mask_scheduler.sample_noise((batch_size, *self.sample_size), generator, device)
+
+    def prepare_latents(
+        self,
+        shape: Sequence[int],
+        generator: Generators,
+        device: torch.device,
+        dtype: torch.dtype,
+        latents: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """z_T of Stage III: Gaussian noise of `shape`, at the scheduler's scale."""
+        if latents is None:
+            latents = randn_tensor(tuple(shape), generator=generator, device=device, dtype=dtype)
+        elif tuple(latents.shape) != tuple(shape):
+            raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected {tuple(shape)}.")
+        return latents.to(device, dtype) * self.scheduler.init_noise_sigma
+
+    def prepare_mask(self, mask) -> tuple[torch.Tensor, torch.Tensor, Grid]:
+        """A label map of the user's as an organ and a tumour map on the model's grid, centred on the map's volume."""
+        labels, affine = read_label_map(mask)
+        size = self.sample_size if self.mask_unet is not None else labels.shape
+        grid = Grid.centered(size, self.config.spacing, Grid(labels.shape, affine).center)
+        labels = grid.resample_labels(labels, affine)
+        if not labels.any():
+            raise ValueError("mask: got no organ within the model's field of view, expected the torso at its centre.")
+        absent = [c.name for c in CLASSES[1:NUM_ORGAN_CLASSES] if not (labels == c.id).any()]
+        if absent:
+            logger.warning(f"The mask has no {', '.join(absent)}; the CT will be painted without them.")
+        organs, tumor = split_tumor(labels)
+        return torch.from_numpy(np.ascontiguousarray(organs)), torch.from_numpy(tumor), grid
+
+    # ---------------------------------------------------------------------------------------------------- the call
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        mask: Any | None = None,
+        output: str = "pair",
+        num_inference_steps: int = 50,
+        mask_num_inference_steps: int = 100,
+        guidance_scale: float = 2.5,
+        mask_guidance_scale: float = 2.0,
+        negative_prompt: str | list[str] | None = None,
+        num_volumes_per_prompt: int = 1,
+        generator: Generators = None,
+        latents: torch.Tensor | None = None,
+        mask_latents: torch.Tensor | None = None,
+        prompt_embeds: torch.Tensor | None = None,
+        prompt_attention_mask: torch.Tensor | None = None,
+        negative_prompt_embeds: torch.Tensor | None = None,
+        negative_prompt_attention_mask: torch.Tensor | None = None,
+        output_type: str = "np",
+        return_dict: bool = True,
+        callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        mask_callback_on_step_end: Callable | PipelineCallback | MultiPipelineCallbacks | None = None,
+        mask_callback_on_step_end_tensor_inputs: Sequence[str] = ("labels",),
+    ) -> GuideGenPipelineOutput | tuple:
+        """
+        Args:
+            prompt (`str` or `list[str]`): the sentence(s); may be left out with a `mask`.
+            mask (`Case`, nibabel image, path, or a list of them): a label map of our classes to paint a CT on, on an affine of
+                its own; it is resampled to the model's grid around its centre, and Stage I is skipped.
+            output (`str`): `"pair"`, or `"mask"` to stop after Stage I.
+            num_inference_steps, guidance_scale: of the CT stage. mask_num_inference_steps, mask_guidance_scale: of the mask stage.
+                Guidance of 1 or less is off.
+            negative_prompt (`str` or `list[str]`, *optional*): what guidance leads away from, in both stages; empty by default.
+            num_volumes_per_prompt (`int`): draws of each prompt (and mask).
+            generator: one for all volumes, or one for each, which makes a volume the same alone and in a batch. Without one,
+                each volume gets a generator seeded from torch's global state, and its case records that seed.
+            latents, mask_latents: starting noise of the CT stage and of the mask stage.
+            prompt_embeds ... negative_prompt_attention_mask: results of `encode_prompt`, in place of prompts.
+            output_type (`str`): `"np"`, `"pt"`, or `"latent"` for undecoded, scaled latents.
+            return_dict (`bool`): a [`GuideGenPipelineOutput`], or the tuple (ct, labels, cases).
+            callback_on_step_end, mask_callback_on_step_end: called after each step of the CT and of the mask stage as
+                `callback(pipeline, step, timestep, tensors)`; what it returns of the tensors named in
+                `callback_on_step_end_tensor_inputs` (`mask_...`) goes on.
+        """
+        if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
+        if isinstance(mask_callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
+            mask_callback_on_step_end_tensor_inputs = mask_callback_on_step_end.tensor_inputs
+
+        # 1. Who and how many
+        masks = mask if isinstance(mask, (list, tuple)) or mask is None else [mask]
+        prompts = prompt if isinstance(prompt, list) else None if prompt is None else [prompt]
+        count = len(prompts) if prompts else len(prompt_embeds) if prompt_embeds is not None else len(masks or [""])
+        if masks is not None and len(masks) not in (1, count):
+            raise ValueError(f"mask: got {len(masks)} label maps for {count} prompts, expected one, or one for each.")
+        batch_size = count * num_volumes_per_prompt if isinstance(num_volumes_per_prompt, int) else 0
+        self.check_inputs(
+            prompt,
+            mask,
+            output,
+            output_type,
+            num_inference_steps,
+            mask_num_inference_steps,
+            guidance_scale,
+            mask_guidance_scale,
+            negative_prompt,
+            num_volumes_per_prompt,
+            generator,
+            batch_size,
+            prompt_embeds,
+            negative_prompt_embeds,
+            latents,
+            mask_latents,
+            callback_on_step_end_tensor_inputs,
+            mask_callback_on_step_end_tensor_inputs,
+        )
+        if prompts is None and prompt_embeds is None:
+            prompts = [""] * count
+        self._guidance_scale, self._mask_guidance_scale = guidance_scale, mask_guidance_scale
+        self._interrupt = False
+        device = self._execution_device
+        if generator is None:
+            seeds = torch.randint(2**31 - 1, (batch_size,)).tolist()
+            generator = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+        # 2. The sentence: [negative, positive], of which a step without guidance reads the second half
+        guided = (mask is None and self.do_mask_classifier_free_guidance) or (
+            output == "pair" and self.do_classifier_free_guidance
+        )
+        embeds, attention, negative_embeds, negative_attention = self.encode_prompt(
+            prompts,
+            device,
+            num_volumes_per_prompt,
+            guided,
+            negative_prompt,
+            prompt_embeds,
+            prompt_attention_mask,
+            negative_prompt_embeds,
+            negative_prompt_attention_mask,
+        )
+        if guided:
+            if (attention is None) != (negative_attention is None):
+                attention = _all_tokens(embeds) if attention is None else attention
+                negative_attention = _all_tokens(negative_embeds) if negative_attention is None else negative_attention
+            embeds = torch.cat([negative_embeds, embeds])
+            attention = None if attention is None else torch.cat([negative_attention, attention])
+
+        # 3. Stage I, or a label map of the user's
+        if masks is None:
+            organs, tumor = self._generate_mask(
+                batch_size,
+                embeds,
+                attention,
+                mask_num_inference_steps,
+                generator,
+                device,
+                mask_latents,
+                mask_callback_on_step_end,
+                mask_callback_on_step_end_tensor_inputs,
+            )
+            grids = [Grid.centered(self.sample_size, self.config.spacing)] * batch_size
+        else:
+            prepared = [self.prepare_mask(m) for m in masks]
+            prepared = prepared * count if len(prepared) == 1 else prepared
+            prepared = [p for p in prepared for _ in range(num_volumes_per_prompt)]
+            organs, tumor = (torch.stack(maps).to(device) for maps in list(zip(*prepared, strict=True))[:2])
+            grids = [grid for _, _, grid in prepared]
+        labels = torch.where(tumor.bool(), torch.full_like(organs, TUMOR), organs)
+
+        # 4. Stage III and the decoder of Stage II
+        ct = None
+        if output == "pair" and not self.interrupt:
+            latents = self._generate_latents(
+                organs,
+                tumor,
+                embeds,
+                attention,
+                num_inference_steps,
+                generator,
+                device,
+                latents,
+                callback_on_step_end,
+                callback_on_step_end_tensor_inputs,
+            )
+            ct = latents if output_type == "latent" else self.decode_latents(latents)
+
+        # 5. Volumes and cases
+        cases = None
+        if output_type != "latent":
+            run = {
+                "mask": "generated" if mask is None else "given",
+                "mask_num_inference_steps": mask_num_inference_steps if mask is None else None,
+                "mask_guidance_scale": mask_guidance_scale if mask is None else None,
+                "num_inference_steps": num_inference_steps if output == "pair" else None,
+                "guidance_scale": guidance_scale if output == "pair" else None,
+            }
+            cases = [
+                Case(
+                    labels=labels[i].cpu().numpy(),
+                    affine=grids[i].affine,
+                    ct=None if ct is None else ct[i].cpu().numpy(),
+                    prompt=prompts[i // num_volumes_per_prompt] if prompts else "",
+                    provenance=self._provenance(i, generator, run | {"negative_prompt": negative_prompt or ""}),
+                )
+                for i in range(batch_size)
+            ]
+        if output_type == "np":
+            ct, labels = (None if x is None else x.cpu().numpy() for x in (ct, labels))
+        self.maybe_free_model_hooks()
+        if not return_dict:
+            return ct, labels, cases
+        return GuideGenPipelineOutput(ct=ct, labels=labels, cases=cases)
+
+    def _generate_mask(
+        self, batch_size, prompt_embeds, prompt_attention_mask, steps, generator, device, mask_latents, callback, names
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stage I to its organ map and tumour map, by Eq. 13."""
+        labels = self.prepare_mask_latents(batch_size, generator, device, mask_latents)
+        self.mask_scheduler.set_timesteps(steps, device=device)
+        timesteps = self.mask_scheduler.timesteps
+        self._num_timesteps = len(timesteps)
+        with self.progress_bar(total=len(timesteps)) as bar:
+            bar.set_description("label map (TCSS)")
+            for i, t in enumerate(timesteps):
+                guided = self.do_mask_classifier_free_guidance
+                before = labels
+                state = torch.cat([labels] * 2) if guided else labels
+                text, attention = _last(len(state), prompt_embeds, prompt_attention_mask)
+                logits = self.mask_unet(state, t, text.to(self.mask_unet.dtype), attention, return_dict=False)[0]
+                if guided:
+                    logits = self.mask_scheduler.guide(*logits.chunk(2), self.mask_guidance_scale)
+                labels = self.mask_scheduler.step(logits, t, labels, generator, return_dict=False)[0]
+                if callback is not None:
+                    tensors = {}
+                    for name in names:
+                        tensors[name] = locals()[name]
+                    tensors = callback(self, i, t, tensors) or {}
+                    labels = tensors.pop("labels", labels)
+                    prompt_embeds = tensors.pop("prompt_embeds", prompt_embeds)
+                    prompt_attention_mask = tensors.pop("prompt_attention_mask", prompt_attention_mask)
+                bar.update()
+                if self.interrupt:
+                    break
+        # Eq. 13: the organ map is the most likely of background and organs, the tumour map where the tumour wins over all
+        logits = self.mask_scheduler.original_logits(logits, t, before)
+        labels = logits.argmax(1).to(torch.uint8) if self.interrupt else labels
+        organs = logits[:, :NUM_ORGAN_CLASSES].argmax(1).to(torch.uint8)
+        tumor = labels == TUMOR
+        return torch.where(tumor, organs, labels), tumor.to(torch.uint8)
+
+    def _generate_latents(
+        self, organs, tumor, prompt_embeds, prompt_attention_mask, steps, generator, device, latents, callback, names
+    ) -> torch.Tensor:
+        """Stage III to the scaled latents of the CT."""
+        semantic_latents = self.semantic_encoder(organs, tumor, return_dict=False)[0].float()
+        shape = (len(organs), self.vae.config.latent_channels, *semantic_latents.shape[2:])
+        latents = self.prepare_latents(shape, generator, device, torch.float32, latents)
+        self.scheduler.set_timesteps(steps, device=device)
+        timesteps = self.scheduler.timesteps
+        self._num_timesteps = len(timesteps)
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if takes_generator else {}
+        with self.progress_bar(total=len(timesteps)) as bar:
+            bar.set_description("CT (LFG)")
+            for i, t in enumerate(timesteps):
+                guided = self.do_classifier_free_guidance
+                state = torch.cat([self.scheduler.scale_model_input(latents, t), semantic_latents], dim=1)
+                state = torch.cat([state] * 2) if guided else state
+                text, attention = _last(len(state), prompt_embeds, prompt_attention_mask)
+                dtype = self.unet.dtype
+                noise = self.unet(state.to(dtype), t, text.to(dtype), attention, return_dict=False)[0].float()
+                if guided:
+                    noise = torch.lerp(*noise.chunk(2), self.guidance_scale)
+                latents = self.scheduler.step(noise, t, latents, **extra, return_dict=False)[0]
+                if callback is not None:
+                    tensors = {}
+                    for name in names:
+                        tensors[name] = locals()[name]
+                    tensors = callback(self, i, t, tensors) or {}
+                    latents = tensors.pop("latents", latents)
+                    semantic_latents = tensors.pop("semantic_latents", semantic_latents)
+                    prompt_embeds = tensors.pop("prompt_embeds", prompt_embeds)
+                    prompt_attention_mask = tensors.pop("prompt_attention_mask", prompt_attention_mask)
+                bar.update()
+                if self.interrupt:
+                    break
+        return latents
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scaled latents to CT in HU, (B, X, Y, Z) `int16`."""
+        sample = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0]
+        limit = self.vae.config.hu_scale
+        return (sample[:, 0].float() * limit).clamp(-limit, limit).round().to(torch.int16)
+
+    def _provenance(self, index: int, generator: Generators, run: dict[str, Any]) -> dict[str, Any]:
+        own = isinstance(generator, list)
+        model = self.name_or_path
+        libraries = ("guidegen-diffusers", "torch", "diffusers", "transformers", "numpy", "nibabel")
+        return {
+            "synthetic": True,
+            "model": (os.path.basename(os.path.normpath(model)) if os.path.isdir(model or "") else model) or "unnamed",
+            "seed": (generator[index] if own else generator).initial_seed(),
+            "index": 0 if own else index,  # which draw of that generator
+            **{key: value for key, value in run.items() if value is not None},
+            "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in libraries},
+        }
+
+
+def _all_tokens(embeds: torch.Tensor) -> torch.Tensor:
+    return torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+
+
+def _last(count: int, *tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
+    """The last `count` rows: of [negative, positive] all, or the positive half once guidance is off."""
+    return [None if x is None else x[-count:] for x in tensors]

@@ -1,0 +1,415 @@
+"""Categorical diffusion over label maps with a uniform kernel (GuideGen Stage I; multinomial diffusion, arXiv 2102.05379;
+D3PM, arXiv 2107.03006), in closed form.
+
+Notation of the paper: N classes, t = 1..T, `abar` the cosine schedule with abar_0 = 1, and for one reverse step s < t
+
+    alpha = abar_t / abar_s,   a = abar_s,   w = (1 - a) / N,   j = x_t,   f = p(x_0 | x_t),
+    Z_same = alpha a + (1 - alpha a) / N,   Z_diff = (1 - alpha a) / N,   Z_k = Z_same if k = j else Z_diff,
+    L_k = alpha [k = j] + (1 - alpha) / N,   S = f_j / Z_same + (1 - f_j) / Z_diff,
+
+    p(x_s = k | x_t) = L_k (w S + a f_k / Z_k)                                                    (posterior)
+    KL(pi || p) = sum_k pi_k log( ((w + a [k = c]) / Z_c) / (w S + a f_k / Z_k) ),  c = x_0         (kl_divergence)
+
+with pi_k = L_k (w + a [k = c]) / Z_c the true posterior. A state is a `uint8` label map. Nothing of size N x N is ever
+made, and everything of size N is made for a block of voxels at a time, forward and backward.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+
+
+__all__ = ["CategoricalDDPMScheduler", "CategoricalDDPMSchedulerOutput"]
+
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class CategoricalDDPMSchedulerOutput(BaseOutput):
+    """
+    Args:
+        prev_sample (`torch.Tensor` of shape `(B, X, Y, Z)`, `uint8`): x_s, the next state.
+        pred_original_sample (`torch.Tensor` of shape `(B, X, Y, Z)`, `uint8`):
+            the x_0 that the step went through: a draw from f, at the last step its argmax.
+    """
+
+    prev_sample: torch.Tensor
+    pred_original_sample: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _ReverseKernel:
+    """The scalars of one reverse step s < t, in float64 on the host: 1 - alpha a loses all its digits in float32."""
+
+    a: float
+    w: float
+    z_same: float
+    z_diff: float
+    stay: float  # L_j
+    move: float  # L_k, k != j
+    loo_shift: float  # added to the logit of x_t where the network leaves x_t's own evidence out
+
+    @classmethod
+    def between(cls, abar_s: float, abar_t: float, num_classes: int, leave_one_out: bool) -> _ReverseKernel:
+        alpha = abar_t / abar_s
+        z_diff = (1.0 - abar_t) / num_classes
+        return cls(
+            a=abar_s,
+            w=(1.0 - abar_s) / num_classes,
+            z_same=abar_t + z_diff,
+            z_diff=z_diff,
+            stay=alpha + (1.0 - alpha) / num_classes,
+            move=(1.0 - alpha) / num_classes,
+            loo_shift=math.log1p(num_classes * abar_t / (1.0 - abar_t)) if leave_one_out else 0.0,
+        )
+
+    def mixture(self, f: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
+        """w S + a f_k / Z_k for a block: f (N, V), j (V,) -> (N, V)."""
+        f_j = f.gather(0, j[None])  # (1, V)
+        floor = self.w * (f_j / self.z_same + (1.0 - f_j) / self.z_diff)
+        return (f * (self.a / self.z_diff) + floor).scatter_(0, j[None], floor + f_j * (self.a / self.z_same))
+
+    def true_posterior(self, num_classes: int) -> tuple[tuple[float, float, float, float], ...]:
+        """pi in its two cases, x_0 != x_t and x_0 = x_t: (pi_j, pi_c, pi of any other class, sum_k pi_k log(pi_k / L_k))."""
+        move, stay, w, a = self.move, self.stay, self.w, self.a
+        rest, pi_j, pi_c = move * w / self.z_diff, stay * w / self.z_diff, move * (w + a) / self.z_diff
+        log_w, log_c = math.log(w / self.z_diff), math.log((w + a) / self.z_diff)
+        diff = (pi_j, pi_c, rest, ((num_classes - 2) * rest + pi_j) * log_w + pi_c * log_c)
+        rest, pi_j = move * w / self.z_same, stay * (w + a) / self.z_same
+        log_w, log_c = math.log(w / self.z_same), math.log((w + a) / self.z_same)
+        same = (pi_j, pi_j, rest, (num_classes - 1) * rest * log_w + pi_j * log_c)
+        return diff, same
+
+
+def _blocks(voxels: int, device: torch.device) -> Iterator[slice]:
+    """Slices of voxels small enough for a cache (CPU) or to hide the launches (GPU)."""
+    size = 2**14 if device.type == "cpu" else 2**18
+    return (slice(start, start + size) for start in range(0, voxels, size))
+
+
+def _logits_block(logits: torch.Tensor, block: slice, j: torch.Tensor, kernel: _ReverseKernel) -> torch.Tensor:
+    """Logits of f for a block of voxels, (N, V) in at least float32."""
+    x = logits[:, block]
+    x = x if x.dtype == torch.float64 else x.float()
+    if kernel.loo_shift:
+        x = x.scatter_add(0, j[None], x.new_full((1, j.numel()), kernel.loo_shift))
+    return x
+
+
+class _PosteriorKL(torch.autograd.Function):
+    """KL(pi || p_theta) a voxel and its gradient to the logits, both by blocks: nothing but the inputs is kept.
+
+    `kernels` holds one kernel an item; None in it asks for -log f_c, which is the KL of the step to s = 0.
+    """
+
+    @staticmethod
+    def forward(ctx, logits, original, noisy, kernels, clean):
+        ctx.save_for_backward(logits, original, noisy)
+        ctx.kernels, ctx.clean = kernels, clean
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        out = torch.empty(original.shape, dtype=dtype, device=logits.device)
+        for b, kernel in enumerate(kernels):
+            for block in _blocks(original[b].numel(), logits.device):
+                c, j = original[b, block].long(), noisy[b, block].long()
+                log_f = _logits_block(logits[b], block, j, kernel).log_softmax(0)
+                if clean[b]:
+                    out[b, block] = -log_f.gather(0, c[None])[0]
+                    continue
+                log_q = kernel.mixture(log_f.exp_(), j).log_()
+                same = c == j
+                pi_j, pi_c, rest, entropy = _by_case(kernel, same, logits.shape[1], dtype)
+                cross = rest * log_q.sum(0) + (pi_j - rest) * log_q.gather(0, j[None])[0]
+                cross += torch.where(same, 0.0, pi_c - rest) * log_q.gather(0, c[None])[0]
+                out[b, block] = entropy - cross
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_output):
+        logits, original, noisy = ctx.saved_tensors
+        grad = torch.empty_like(logits)
+        for b, kernel in enumerate(ctx.kernels):
+            for block in _blocks(original[b].numel(), logits.device):
+                c, j = original[b, block].long(), noisy[b, block].long()
+                f = _logits_block(logits[b], block, j, kernel).softmax(0)
+                if ctx.clean[b]:
+                    one = torch.ones_like(f[:1])
+                    grad[b, :, block] = f.scatter_add_(0, c[None], -one).mul_(grad_output[b, block])
+                    continue
+                pi_j, pi_c, rest, _ = _by_case(kernel, c == j, logits.shape[1], f.dtype)
+                h = kernel.mixture(f, j).reciprocal_()  # becomes pi_k / q_k
+                h_j, h_c = pi_j * h.gather(0, j[None])[0], pi_c * h.gather(0, c[None])[0]
+                h.mul_(rest).scatter_(0, c[None], h_c[None]).scatter_(0, j[None], h_j[None])
+                # dKL/df_k = -(a h_k + w sum_i h_i) / Z_k, then through the softmax
+                g = h.mul_(-kernel.a).sub_(kernel.w / -kernel.a * h.sum(0))
+                g_j = g.gather(0, j[None]) / kernel.z_same
+                g.div_(kernel.z_diff).scatter_(0, j[None], g_j)
+                g -= (f * g).sum(0)
+                grad[b, :, block] = g.mul_(f).mul_(grad_output[b, block])
+        return grad, None, None, None, None
+
+
+def _by_case(kernel: _ReverseKernel, same: torch.Tensor, num_classes: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    diff, equal = kernel.true_posterior(num_classes)
+    table = torch.tensor([diff, equal], dtype=dtype, device=same.device)  # (2, 4)
+    return list(table[same.long()].unbind(-1))
+
+
+class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
+    """
+    Uniform-kernel categorical diffusion for label maps.
+
+    Timesteps count as in the paper, t = T..1, and each step goes to the next timestep of the list (the last one to 0), so
+    any decreasing subset of 1..T is exact. The network's output is a volume of logits `(B, N, X, Y, Z)`.
+
+    Args:
+        num_train_timesteps (`int`, defaults to 1000): T.
+        num_classes (`int`, defaults to 21): N.
+        cosine_offset (`float`, defaults to 0.008): s of the cosine schedule.
+        max_beta (`float`, defaults to 0.999): the ceiling of beta_t.
+        prediction_type (`str`, defaults to `"sample"`):
+            `"sample"`: the logits are those of p(x_0 | x_t), as in the paper. `"leave_one_out"`: the logits of a voxel
+            leave out what its own x_t says, and the scheduler adds that evidence, log q(x_t | x_0), exactly.
+    """
+
+    order = 1
+    init_noise_sigma = 1.0
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        num_classes: int = 21,
+        cosine_offset: float = 0.008,
+        max_beta: float = 0.999,
+        prediction_type: str = "sample",
+    ):
+        if not 2 <= num_classes <= 256:
+            raise ValueError(f"num_classes: got {num_classes}, expected 2..256 (states are uint8).")
+        if prediction_type not in ("sample", "leave_one_out"):
+            raise ValueError(f"prediction_type: got {prediction_type!r}, expected 'sample' or 'leave_one_out'.")
+        t = torch.arange(num_train_timesteps + 1, dtype=torch.float64)
+        f = torch.cos((t / num_train_timesteps + cosine_offset) / (1 + cosine_offset) * math.pi / 2) ** 2
+        self.betas = (1 - f[1:] / f[:-1]).clamp(max=max_beta)  # beta_1..beta_T
+        self.alphas_cumprod = torch.cat([torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)])  # abar_0..T
+        self.num_inference_steps: int | None = None
+        self.timesteps = torch.arange(num_train_timesteps, 0, -1)
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[int] | None = None,
+    ) -> None:
+        """Spread `num_inference_steps` evenly over T..1 (T included), or take `timesteps` as they are given."""
+        total = self.config.num_train_timesteps
+        if (num_inference_steps is None) == (timesteps is None):
+            raise ValueError("set_timesteps: pass either `num_inference_steps` or `timesteps`.")
+        if timesteps is None:
+            if not 1 <= num_inference_steps <= total:
+                raise ValueError(f"num_inference_steps: got {num_inference_steps}, expected 1..{total}.")
+            timesteps = [round(total * (1 - i / num_inference_steps)) for i in range(num_inference_steps)]
+        timesteps = [int(t) for t in timesteps]
+        if (
+            not timesteps
+            or sorted(set(timesteps), reverse=True) != timesteps
+            or timesteps[-1] < 1
+            or timesteps[0] > total
+        ):
+            raise ValueError(f"timesteps: got {timesteps}, expected decreasing integers within {total}..1.")
+        self.num_inference_steps = len(timesteps)
+        self.timesteps = torch.tensor(timesteps, device=device)
+        self._previous = dict(zip(timesteps, [*timesteps[1:], 0], strict=True))
+
+    def previous_timestep(self, timestep: int | torch.Tensor) -> int:
+        """The timestep that a step from `timestep` goes to; 0 after the last."""
+        if self.num_inference_steps is None:
+            raise ValueError("previous_timestep: the scheduler has no steps yet, call `set_timesteps` first.")
+        timestep = int(timestep)
+        if timestep not in self._previous:
+            raise ValueError(
+                f"timestep: got {timestep}, expected one of `scheduler.timesteps` {list(self._previous)}."
+            )
+        return self._previous[timestep]
+
+    def scale_model_input(self, sample: torch.Tensor, timestep: int | torch.Tensor | None = None) -> torch.Tensor:
+        """The sample as it is; here for interchangeability."""
+        return sample
+
+    def sample_noise(
+        self, shape: Sequence[int], generator: Generators = None, device: str | torch.device | None = None
+    ) -> torch.Tensor:
+        """x_T of sampling: uniform classes, `uint8`; one generator for all items, or one for each."""
+        n = self.config.num_classes
+        return _draw(shape, generator, device, lambda s, **kw: torch.randint(0, n, s, dtype=torch.uint8, **kw))
+
+    def add_noise(
+        self,
+        original_samples: torch.Tensor,
+        noise: torch.Tensor,
+        timesteps: torch.Tensor,
+        generator: Generators = None,
+    ) -> torch.Tensor:
+        """x_t ~ q(x_t | x_0): each voxel keeps x_0 with probability abar_t, else it takes `noise` (see `sample_noise`)."""
+        device = original_samples.device
+        keep = self.alphas_cumprod.to(timesteps.device)[timesteps.long()].to(device, torch.float32)
+        u = _draw(original_samples.shape, generator, device, torch.rand)
+        return torch.where(u < keep.view(-1, *[1] * (original_samples.ndim - 1)), original_samples, noise)
+
+    @staticmethod
+    def guide(logits_uncond: torch.Tensor, logits_cond: torch.Tensor, guidance_scale: float) -> torch.Tensor:
+        """log f_u + g (log f_c - log f_u); raw logits serve, as they differ by a constant a voxel, which softmax drops."""
+        return torch.lerp(logits_uncond, logits_cond, guidance_scale)
+
+    def original_logits(self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor) -> torch.Tensor:
+        """Logits of p(x_0 | x_t), whatever the prediction type."""
+        shift = self._kernel(int(timestep), 0).loo_shift
+        if not shift:
+            return model_output
+        index = sample.long()[:, None]
+        return model_output.scatter_add(1, index, model_output.new_full((1, 1, 1, 1, 1), shift).expand(index.shape))
+
+    def step(
+        self,
+        model_output: torch.Tensor,
+        timestep: int | torch.Tensor,
+        sample: torch.Tensor,
+        generator: Generators = None,
+        return_dict: bool = True,
+    ) -> CategoricalDDPMSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
+        """Draw x_s ~ p(x_s | x_t): c ~ f, then x_s ~ pi(. | j, c), which is one of three roads: j, c or any class.
+
+        Args:
+            model_output (`torch.Tensor` of shape `(B, N, X, Y, Z)`): the network's logits.
+            timestep (`int`): t, one of `timesteps`.
+            sample (`torch.Tensor` of shape `(B, X, Y, Z)`, `uint8`): x_t.
+            generator: one for all items, or a list with one for each.
+        """
+        self._check(model_output, sample)
+        t = int(timestep)
+        s = self.previous_timestep(t)
+        kernel = self._kernel(t, s)
+        device = model_output.device
+        if s > 0:
+            u = _draw(sample.shape, generator, device, torch.rand).flatten(1)  # picks c
+            v = _draw(sample.shape, generator, device, torch.rand).flatten(1)  # picks the road
+            anything = self.sample_noise(sample.shape, generator, device).flatten(1)
+            diff, same = kernel.true_posterior(self.config.num_classes)
+            # "any class" is what all classes share of pi; the rest goes to j and, where c differs, to c
+            any_diff, any_same = self.config.num_classes * diff[2], self.config.num_classes * same[2]
+            to_j = any_diff + diff[0] - diff[2]
+        logits, state = model_output.flatten(2), sample.flatten(1)
+        previous, original = torch.empty_like(state), torch.empty_like(state)
+        for b in range(len(state)):
+            for block in _blocks(state.shape[1], device):
+                j = state[b, block]
+                x = _logits_block(logits[b], block, j.long(), kernel)
+                if s == 0:
+                    original[b, block] = x.argmax(0)
+                    continue
+                weights = (x - x.amax(0)).exp_()
+                threshold = u[b, block] * weights.sum(0)
+                c, total = torch.zeros_like(j), torch.zeros_like(threshold)
+                for weight in weights[:-1]:  # inverse of the cumulative distribution
+                    c += total.add_(weight) <= threshold
+                road = v[b, block]
+                kept = torch.where(c == j, road >= any_same, (road >= any_diff) & (road < to_j))
+                previous[b, block] = torch.where(kept, j, torch.where(road < any_diff, anything[b, block], c))
+                original[b, block] = c
+        previous = original if s == 0 else previous
+        previous, original = previous.view_as(sample), original.view_as(sample)
+        if not return_dict:
+            return previous, original
+        return CategoricalDDPMSchedulerOutput(prev_sample=previous, pred_original_sample=original)
+
+    def posterior(
+        self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor, previous_timestep: int
+    ) -> torch.Tensor:
+        """p(x_s = k | x_t) of every class and voxel, `(B, N, X, Y, Z)`, in at least float32."""
+        self._check(model_output, sample)
+        kernel = self._kernel(int(timestep), int(previous_timestep))
+        logits, state = model_output.flatten(2), sample.flatten(1)
+        dtype = torch.float64 if model_output.dtype == torch.float64 else torch.float32
+        out = torch.empty(logits.shape, dtype=dtype, device=logits.device)
+        for b in range(len(state)):
+            for block in _blocks(state.shape[1], logits.device):
+                j = state[b, block].long()
+                q = kernel.mixture(_logits_block(logits[b], block, j, kernel).softmax(0), j)
+                out[b, :, block] = (q * kernel.move).scatter_(0, j[None], q.gather(0, j[None]) * kernel.stay)
+        return out.view(model_output.shape)
+
+    def kl_divergence(
+        self,
+        model_output: torch.Tensor,
+        original_samples: torch.Tensor,
+        noisy_samples: torch.Tensor,
+        timesteps: torch.Tensor,
+        previous_timesteps: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """KL(q(x_s | x_t, x_0) || p_theta(x_s | x_t)) in nats a voxel, `(B, X, Y, Z)`; s = t - 1 unless given.
+
+        At s = 0 it is the cross-entropy -log f_c. Differentiable (once) in the logits.
+        """
+        previous = timesteps - 1 if previous_timesteps is None else previous_timesteps
+        pairs = list(zip(timesteps.tolist(), previous.tolist(), strict=True))
+        return self._loss(model_output, original_samples, noisy_samples, pairs, clean=[s == 0 for _, s in pairs])
+
+    def cross_entropy(
+        self,
+        model_output: torch.Tensor,
+        original_samples: torch.Tensor,
+        noisy_samples: torch.Tensor,
+        timesteps: torch.Tensor,
+    ) -> torch.Tensor:
+        """The auxiliary loss -log p(x_0 | x_t) in nats a voxel, `(B, X, Y, Z)`."""
+        pairs = [(t, 0) for t in timesteps.tolist()]
+        return self._loss(model_output, original_samples, noisy_samples, pairs, clean=[True] * len(pairs))
+
+    def _loss(self, logits, original, noisy, pairs, clean) -> torch.Tensor:
+        self._check(logits, noisy)
+        self._check(logits, original)
+        if len(pairs) != len(logits):
+            raise ValueError(f"timesteps: got {len(pairs)}, expected one for each of the {len(logits)} items.")
+        kernels = [self._kernel(t, s) for t, s in pairs]
+        loss = _PosteriorKL.apply(logits.flatten(2), original.flatten(1), noisy.flatten(1), kernels, clean)
+        return loss.view(original.shape)
+
+    def _kernel(self, t: int, s: int) -> _ReverseKernel:
+        if not 0 <= s < t <= self.config.num_train_timesteps:
+            raise ValueError(
+                f"timesteps: got t = {t}, s = {s}, expected 0 <= s < t <= {self.config.num_train_timesteps}."
+            )
+        abar_s, abar_t = float(self.alphas_cumprod[s]), float(self.alphas_cumprod[t])
+        leave_one_out = self.config.prediction_type == "leave_one_out"
+        return _ReverseKernel.between(abar_s, abar_t, self.config.num_classes, leave_one_out)
+
+    def _check(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        expected = (logits.shape[0], self.config.num_classes, *logits.shape[2:])
+        if logits.ndim != 5 or tuple(logits.shape) != expected:
+            raise ValueError(f"model_output: got shape {tuple(logits.shape)}, expected (B, {expected[1]}, X, Y, Z).")
+        if labels.shape != (expected[0], *expected[2:]) or labels.dtype != torch.uint8:
+            raise ValueError(
+                f"sample: got {tuple(labels.shape)} {labels.dtype}, expected {(expected[0], *expected[2:])} torch.uint8."
+            )
+
+
+def _draw(shape: Sequence[int], generator: Generators, device: str | torch.device | None, sampler) -> torch.Tensor:
+    """`randn_tensor` for other distributions: item b comes from generator b where a list is given."""
+    device = torch.device(device or "cpu")
+    if isinstance(generator, list) and len(generator) != shape[0]:
+        raise ValueError(f"generator: got a list of {len(generator)}, expected one for each of the {shape[0]} items.")
+    if not isinstance(generator, list):
+        source = device if generator is None else generator.device
+        return sampler(tuple(shape), generator=generator, device=source).to(device)
+    items = [sampler((1, *shape[1:]), generator=g, device=g.device) for g in generator]
+    return torch.cat(items).to(device)
