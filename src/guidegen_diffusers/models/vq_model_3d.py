@@ -199,7 +199,7 @@ class VQModel3D(StrictModelMixin):
             raise ValueError(
                 f"x: got shape {tuple(x.shape)}, expected (B, {channels}, X, Y, Z) with X, Y, Z multiples of {factor}."
             )
-        latents = self._apply(self.encoder, x, factor, 1, self.config.latent_channels)
+        latents = self._in_parts(self.encoder, x, factor, 1, self.config.latent_channels)
         return VQEncoder3DOutput(latents=latents) if return_dict else (latents,)
 
     @apply_forward_hook
@@ -211,7 +211,7 @@ class VQModel3D(StrictModelMixin):
         if latents.ndim != 5 or latents.shape[1] != channels:
             raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (B, {channels}, x, y, z).")
         z = latents if force_not_quantize else self.quantizer(latents).sample
-        sample = self._apply(self.decoder, z, 1, self.downscale_factor, self.config.in_channels)
+        sample = self._in_parts(self.decoder, z, 1, self.downscale_factor, self.config.in_channels)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     @apply_forward_hook
@@ -228,7 +228,7 @@ class VQModel3D(StrictModelMixin):
             return reconstruction, quantized.loss, quantized.indices
         return VQModel3DOutput(sample=reconstruction, vq_loss=quantized.loss, indices=quantized.indices)
 
-    def _apply(
+    def _in_parts(
         self,
         network: Callable[[torch.Tensor], torch.Tensor],
         x: torch.Tensor,
@@ -238,7 +238,7 @@ class VQModel3D(StrictModelMixin):
     ) -> torch.Tensor:
         """`network` on `x`, sliced and tiled as asked; one latent is `scale_in` voxels of `x`, `scale_out` of the result."""
         if self.use_slicing and len(x) > 1:
-            items = [self._apply(network, item, scale_in, scale_out, channels) for item in x.split(1)]
+            items = [self._in_parts(network, item, scale_in, scale_out, channels) for item in x.split(1)]
             return torch.cat(items)
         latent_size = [n // scale_in for n in x.shape[2:]]
         if self.tile is None or max(latent_size) <= self.tile[0]:
