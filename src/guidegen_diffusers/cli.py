@@ -48,7 +48,9 @@ def generate(
         if model in available_configs() and not os.path.isdir(model):
             torch.manual_seed(0)
             pipe = GuideGenPipeline.from_config(model)
-            typer.secho(f"{model}: random weights, made to show the way; the volumes are noise.", fg="yellow", err=True)
+            typer.secho(
+                f"{model}: random weights, made to show the way; the volumes are noise.", fg="yellow", err=True
+            )
         else:
             pipe = GuideGenPipeline.from_pretrained(model)
         pipe = pipe.to(device)

@@ -26,7 +26,7 @@ COLORS = np.array([label.color for label in CLASSES], np.float32) / 255
 
 # Pixels. A panel is never smaller than its letters and caption, however thin its slice.
 WIDTH, LEAST_WIDTH, GRID_HEIGHT = 1440, 1100, 1040
-LEAST_PANEL_WIDTH, LEAST_PANEL_HEIGHT = 160, 32
+LEAST_PANEL_WIDTH, LEAST_PANEL_HEIGHT = 172, 32
 MARGIN, GAP, CAPTION_HEIGHT, LEGEND_WIDTH, LEGEND_LINE, TITLE_LINE = 24, 8, 24, 216, 21, 30
 PAGE, BLACK, BRIGHT, SOFT, FAINT = (19, 21, 26), (0, 0, 0), (236, 238, 242), (164, 170, 180), (116, 122, 132)
 
@@ -44,14 +44,13 @@ def draw_preview(
     )
     spacing = np.empty(3)
     spacing[orientation[:, 0].astype(int)] = nib.affines.voxel_sizes(affine)
-    labels = nib.orientations.apply_orientation(labels, orientation)
+    labels = np.ascontiguousarray(nib.orientations.apply_orientation(labels, orientation))
     ct = None if ct is None else nib.orientations.apply_orientation(ct, orientation)
 
-    areas = [count_by_slice(labels, axis) for axis in range(3)]
-    levels = choose_levels(labels, areas)
+    levels = choose_levels(labels)
     layout, scale = choose_layout(levels, spacing * labels.shape, list(WINDOWS) if ct is not None else ["labels"])
     panels, legend, right, bottom = place(layout, spacing * labels.shape * scale)
-    counts = areas[0].sum(axis=0)
+    counts = count_by_slice(labels, 0).sum(axis=0)
     present = sorted(np.flatnonzero(counts[1:]) + 1, key=lambda i: i != TUMOR)
     bottom = max(bottom, legend[1] + len(present) * LEGEND_LINE)
 
@@ -79,14 +78,16 @@ def count_by_slice(labels: np.ndarray, axis: int) -> np.ndarray:
     return np.array([np.bincount(plane.ravel(), minlength=NUM_CLASSES) for plane in np.moveaxis(labels, axis, 0)])
 
 
-def choose_levels(labels: np.ndarray, areas: list[np.ndarray]) -> list[list[int]]:
+def choose_levels(labels: np.ndarray) -> list[list[int]]:
     """The slices to show, by axis: one sagittal, one coronal, two axial with the upper one first."""
+    step = 1 + max(labels.shape) // 256  # every second or third voxel of a large scan tells as much
+    areas = [count_by_slice(labels[::step, ::step, ::step], axis) for axis in range(3)]
 
     def richest(axis: int, names: list[str], otherwise: float) -> int:
         # Areas count relative to the class's largest one: a whole pancreas weighs as much as a whole liver.
         area = areas[axis][:, [label.id for label in CLASSES if label.name in names]]
         score = (area / np.maximum(area.max(axis=0), 1)).sum(axis=1)
-        return int(score.argmax()) if score.any() else int(otherwise * len(score))
+        return step * int(score.argmax()) if score.any() else int(otherwise * labels.shape[axis])
 
     organs = [label.name for label in CLASSES[1:] if label.name != "ribs"]
     sagittal, coronal = richest(0, ["vertebrae", "aorta"], 1 / 2), richest(1, organs, 1 / 2)
@@ -156,12 +157,12 @@ def draw_panel(
 ) -> Image.Image:
     """One slice in the middle of a black box, with the letters of its edges and ticks at the levels of the axials."""
     axis, index, view = panel
-    classes = labels.take(index, axis).T
+    classes = np.moveaxis(labels, axis, 0)[index].T
     width, height = np.maximum(1, np.delete(pixels_per_voxel * labels.shape, axis).round().astype(int)).tolist()
     gray = np.zeros((height, width), np.float32)
     if ct is not None:
         black, white = WINDOWS[view]
-        gray = (resize(ct.take(index, axis).T, (width, height)) - black) / (white - black)
+        gray = (resize(np.moveaxis(ct, axis, 0)[index].T, (width, height)) - black) / (white - black)
     image = np.repeat(gray.clip(0, 1)[..., None], 3, axis=2)
     if view == "labels":
         image = paint_classes(image, classes, 0.45 if ct is not None else 0.9)

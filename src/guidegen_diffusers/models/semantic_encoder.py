@@ -40,6 +40,11 @@ class SemanticEncoder3DOutput(BaseOutput):
     latents: torch.Tensor
 
 
+def _pool(x: torch.Tensor, factor: int) -> torch.Tensor:
+    """Means over cells of `factor` voxels a side; in float32, as torch has no half-precision pooling on the CPU."""
+    return F.avg_pool3d(x.float(), factor, ceil_mode=True).to(x.dtype)
+
+
 class TumorFusion3D(nn.Module):
     """z^A looks at z^T."""
 
@@ -54,7 +59,7 @@ class TumorFusion3D(nn.Module):
         excess = math.prod(tumor.shape[2:]) / self.max_tumor_tokens
         pool = math.ceil(excess ** (1 / 3) - 1e-9)
         if pool > 1:
-            tumor = F.avg_pool3d(tumor, pool, ceil_mode=True)
+            tumor = _pool(tumor, pool)
         query = rearrange(organ, "b c x y z -> b (x y z) c")
         update = self.attention(query, rearrange(tumor, "b c x y z -> b (x y z) c"))
         update = self.mlp(self.norm(update))
@@ -131,7 +136,7 @@ class SemanticEncoder3D(StrictModelMixin):
             size = [n // factor for n in organ_map.shape[1:]]
             small = F.interpolate(organ_map[:, None].float(), size, mode="nearest-exact")[:, 0].long()
             organ = self.organ_embedding(small).movedim(-1, 1)
-            tumor = self.tumor_embedding(F.avg_pool3d(tumor, factor))
+            tumor = self.tumor_embedding(_pool(tumor, factor))
         else:
             organ, tumor = self.organ_embedding(organ_map.long()).movedim(-1, 1), self.tumor_embedding(tumor)
             for organ_down, tumor_down, fusion in zip(self.organ_down, self.tumor_down, self.fusions, strict=True):

@@ -289,13 +289,13 @@ class GuideGenPipeline(DiffusionPipeline):
                     f"negative_prompt_embeds: got shape {tuple(negative_prompt_embeds.shape)}, expected that of "
                     f"prompt_embeds, {tuple(prompt_embeds.shape)}."
                 )
-        if mask_latents is not None and (
-            mask_latents.dtype != torch.uint8 or mask_latents.shape != (batch_size, *self.sample_size)
-        ):
-            raise ValueError(
-                f"mask_latents: got {tuple(mask_latents.shape)} {mask_latents.dtype}, expected "
-                f"{(batch_size, *self.sample_size)} torch.uint8 (`mask_scheduler.sample_noise`)."
-            )
+        if mask_latents is not None:
+            shape, n = (batch_size, *self.sample_size), self.mask_scheduler.config.num_classes
+            if mask_latents.shape != shape or mask_latents.dtype != torch.uint8 or mask_latents.max() >= n:
+                raise ValueError(
+                    f"mask_latents: got {tuple(mask_latents.shape)} {mask_latents.dtype}, expected {shape} torch.uint8 "
+                    f"classes below {n} (`mask_scheduler.sample_noise`)."
+                )
         for names, allowed in (
             (callback_on_step_end_tensor_inputs, self._callback_tensor_inputs),
             (mask_callback_on_step_end_tensor_inputs, self._mask_callback_tensor_inputs),

@@ -103,6 +103,19 @@ def _logits_block(logits: torch.Tensor, block: slice, j: torch.Tensor, kernel: _
     return x
 
 
+def _draw_class(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+    """A class for each voxel with probability in proportion to `weights` (N, V), from uniform `u` (V,) in [0, 1).
+
+    Sums run in one order throughout, so that rounding never picks a class of weight 0. Overwrites `weights`.
+    """
+    for k in range(1, len(weights)):
+        weights[k] += weights[k - 1]
+    threshold, drawn = u * weights[-1], torch.zeros_like(u, dtype=torch.uint8)
+    for cumulative in weights[:-1]:
+        drawn += cumulative <= threshold
+    return drawn
+
+
 class _PosteriorKL(torch.autograd.Function):
     """KL(pi || p_theta) a voxel and its gradient to the logits, both by blocks: nothing but the inputs is kept.
 
@@ -317,11 +330,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
                 if s == 0:
                     original[b, block] = x.argmax(0)
                     continue
-                weights = (x - x.amax(0)).exp_()
-                threshold = u[b, block] * weights.sum(0)
-                c, total = torch.zeros_like(j), torch.zeros_like(threshold)
-                for weight in weights[:-1]:  # inverse of the cumulative distribution
-                    c += total.add_(weight) <= threshold
+                c = _draw_class((x - x.amax(0)).exp_(), u[b, block])
                 road = v[b, block]
                 kept = torch.where(c == j, road >= any_same, (road >= any_diff) & (road < to_j))
                 previous[b, block] = torch.where(kept, j, torch.where(road < any_diff, anything[b, block], c))

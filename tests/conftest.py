@@ -1,0 +1,24 @@
+"""One tiny pipeline for all tests: real components, random weights, seconds a call."""
+
+import pytest
+import torch
+
+from guidegen_diffusers import GuideGenPipeline
+
+
+@pytest.fixture
+def tiny() -> GuideGenPipeline:
+    torch.manual_seed(0)
+    pipeline = GuideGenPipeline.from_config("tiny")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def label_map():
+    """A label map of 12 x 10 x 14 voxels with all classes, and a tumour inside the liver."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 20, (12, 10, 14), generator=generator, dtype=torch.uint8).numpy()
+    labels[2:7, 2:7, 2:7] = 3
+    labels[4, 4, 4] = 20
+    return labels

@@ -1,0 +1,633 @@
+"""A sentence becomes a pair, in every way that diffusers calls, saves, loads and moves a pipeline."""
+
+import inspect
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
+from diffusers.callbacks import PipelineCallback
+
+from guidegen_diffusers import Case, Grid, GuideGenPipeline
+from guidegen_diffusers.labels import TUMOR, split_tumor
+
+
+SENTENCE = "The patient is a white male. In this CT scan, the condition is described as lung cancer."
+FEW = dict(num_inference_steps=3, mask_num_inference_steps=4)
+
+
+def seeded(*seeds):
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return generators if len(generators) > 1 else generators[0]
+
+
+def assert_same(a, b):
+    assert np.array_equal(a.labels, b.labels)
+    assert np.array_equal(a.ct, b.ct)
+
+
+def almost_same(a, b):
+    """Equal label maps, and CT within 2 HU: sums in a batch run in another order than alone."""
+    return np.array_equal(a[0], b[0]) and np.abs(a[1].astype(int) - b[1]).max() <= 2
+
+
+# ------------------------------------------------------------------------------------------------------ what comes out
+
+
+def test_a_sentence_becomes_a_pair_on_one_affine(tiny, tmp_path):
+    result = tiny(SENTENCE, generator=seeded(0), **FEW)
+    assert result.ct.shape == result.labels.shape == (1, 16, 12, 24)
+    assert (result.ct.dtype, result.labels.dtype) == (np.int16, np.uint8)
+    assert np.abs(result.ct).max() <= 1500
+    assert result.labels.max() <= TUMOR
+    case = result.cases[0]
+    assert np.array_equal(case.ct, result.ct[0])
+    assert np.array_equal(case.labels, result.labels[0])
+    np.testing.assert_allclose(np.diag(case.affine)[:3], 24.0)
+    np.testing.assert_allclose(case.grid.center, 0, atol=1e-9)
+    again = Case.load(case.save(tmp_path / "case"))
+    assert again.prompt == SENTENCE
+    assert again.synthetic
+
+
+def test_the_record_says_how_to_draw_the_case_again(tiny):
+    torch.manual_seed(3)
+    cases = tiny([SENTENCE, "Another."], negative_prompt="nothing", **FEW).cases
+    assert cases[0].provenance["seed"] != cases[1].provenance["seed"]
+    again = tiny(
+        cases[1].prompt,
+        generator=seeded(cases[1].provenance["seed"]),
+        negative_prompt=cases[1].provenance["negative_prompt"],
+        **{key: cases[1].provenance[key] for key in ("guidance_scale", "mask_guidance_scale", *FEW)},
+    ).cases[0]
+    assert almost_same((again.labels, again.ct), (cases[1].labels, cases[1].ct))
+    assert cases[1].provenance["versions"]["torch"] == torch.__version__
+    assert cases[1].provenance["synthetic"] is True
+
+
+def test_torch_manual_seed_makes_runs_repeat(tiny):
+    torch.manual_seed(5)
+    first = tiny(SENTENCE, **FEW)
+    other = tiny(SENTENCE, **FEW)
+    torch.manual_seed(5)
+    assert_same(tiny(SENTENCE, **FEW), first)
+    assert not np.array_equal(other.labels, first.labels)
+
+
+def test_a_dict_is_a_tuple_is_a_tensor(tiny):
+    result = tiny(SENTENCE, generator=seeded(0), **FEW)
+    ct, labels, cases = tiny(SENTENCE, generator=seeded(0), return_dict=False, **FEW)
+    assert np.array_equal(ct, result.ct)
+    assert np.array_equal(labels, result.labels)
+    assert np.array_equal(cases[0].ct, result.ct[0])
+    tensors = tiny(SENTENCE, generator=seeded(0), output_type="pt", **FEW)
+    assert torch.equal(tensors.ct, torch.from_numpy(result.ct))
+    assert torch.equal(tensors.labels, torch.from_numpy(result.labels))
+
+
+def test_latents_decode_to_the_ct(tiny):
+    result = tiny(SENTENCE, generator=seeded(0), **FEW)
+    latents = tiny(SENTENCE, generator=seeded(0), output_type="latent", **FEW)
+    assert latents.cases is None
+    assert latents.ct.shape == (1, 4, 8, 6, 12)
+    assert np.array_equal(tiny.decode_latents(latents.ct).numpy(), result.ct)
+
+
+def test_the_stored_scale_brings_latents_back(tiny):
+    latents = torch.randn(1, 4, 8, 6, 12)
+    plain = tiny.decode_latents(latents)
+    tiny.vae.register_to_config(scaling_factor=4.0)
+    assert torch.equal(tiny.decode_latents(4 * latents), plain)
+    assert not torch.equal(tiny.decode_latents(latents), plain)
+
+
+def test_a_batch_item_is_the_same_alone_under_its_own_generator(tiny):
+    prompts = [SENTENCE, "short", ""]
+    together = tiny(prompts, generator=seeded(1, 2, 3), **FEW)
+    for i, prompt in enumerate(prompts):
+        alone = tiny(prompt, generator=seeded(i + 1), **FEW)
+        assert almost_same((alone.labels[0], alone.ct[0]), (together.labels[i], together.ct[i]))
+
+
+def test_volumes_of_one_prompt_are_the_prompt_repeated(tiny):
+    several = tiny(["a", "b"], num_volumes_per_prompt=2, generator=seeded(1, 2, 3, 4), **FEW)
+    repeated = tiny(["a", "a", "b", "b"], generator=seeded(1, 2, 3, 4), **FEW)
+    assert_same(several, repeated)
+    assert [case.prompt for case in several.cases] == ["a", "a", "b", "b"]
+
+
+def test_the_sentence_reaches_both_stages(tiny):
+    a, b = (tiny(prompt, generator=seeded(0), **FEW) for prompt in (SENTENCE, "A female with colon cancer."))
+    assert not np.array_equal(a.labels, b.labels)
+    case = a.cases[0]
+    a, b = (tiny(p, mask=case, generator=seeded(0), num_inference_steps=3) for p in (SENTENCE, "A female."))
+    assert np.array_equal(a.labels, b.labels)
+    assert not np.array_equal(a.ct, b.ct)
+
+
+def test_padding_does_not_change_the_result(tiny):
+    tiny.register_to_config(max_sequence_length=64)
+    wide = tiny("short", generator=seeded(0), **FEW)
+    tiny.register_to_config(max_sequence_length=10)
+    narrow = tiny("short", generator=seeded(0), **FEW)
+    assert almost_same((wide.labels[0], wide.ct[0]), (narrow.labels[0], narrow.ct[0]))
+
+
+def test_a_prompt_that_is_cut_is_reported(tiny, caplog):
+    tiny("x " * 100, output="mask", mask_num_inference_steps=1)
+    assert "was cut to max_sequence_length 64" in caplog.text
+
+
+# ------------------------------------------------------------------------------------------------- the mask and Eq. 13
+
+
+def test_a_mask_alone_needs_no_ct_components(tiny):
+    full = tiny(SENTENCE, generator=seeded(0), **FEW)
+    parts = {name: getattr(tiny, name) for name in ("tokenizer", "text_encoder", "mask_unet", "mask_scheduler")}
+    stage_one = GuideGenPipeline(**parts, spacing=24.0, max_sequence_length=64)
+    result = stage_one(SENTENCE, output="mask", generator=seeded(0), mask_num_inference_steps=4)
+    assert np.array_equal(result.labels, full.labels)
+    assert result.ct is None
+    assert result.cases[0].ct is None
+    with pytest.raises(ValueError, match="needs vae, semantic_encoder, unet, scheduler"):
+        stage_one(SENTENCE)
+
+
+def test_eq_13_reads_the_organ_under_the_tumor_off_the_probabilities(tiny):
+    """A network that is sure of the tumour over liver: the label map says tumour, the organ map says liver."""
+
+    def certain(sample, *_, **__):
+        logits = torch.zeros(len(sample), 21, *sample.shape[1:])
+        logits[:, 3] = 50.0
+        logits[:, TUMOR, :8] = 100.0
+        return (logits,)
+
+    seen = {}
+    forward = tiny.semantic_encoder.forward
+    tiny.semantic_encoder.forward = lambda o, t, **kw: seen.update(organs=o, tumor=t) or forward(o, t, **kw)
+    tiny.mask_unet.forward = certain
+    result = tiny(SENTENCE, **FEW)
+    assert (result.labels[:, :8] == TUMOR).all()
+    assert (result.labels[:, 8:] == 3).all()
+    assert (seen["organs"] == 3).all()
+    assert torch.equal(seen["tumor"], torch.from_numpy((result.labels == TUMOR).astype(np.uint8)))
+
+
+def test_a_generated_label_map_given_back_is_painted_as_it_is(tiny, tmp_path):
+    case = tiny(SENTENCE, generator=seeded(0), **FEW).cases[0]
+    folder = case.save(tmp_path / "case")
+    for mask in (case, folder, folder / "labels.nii.gz", nib.load(folder / "labels.nii.gz")):
+        result = tiny(SENTENCE, mask=mask, generator=seeded(1), num_inference_steps=3)
+        assert np.array_equal(result.labels[0], case.labels)
+        np.testing.assert_allclose(result.cases[0].affine, case.affine, atol=1e-4)
+        assert result.cases[0].provenance["mask"] == "given"
+
+
+def test_a_mask_on_its_own_affine_stays_where_it_was(tiny, label_map):
+    """12 x 10 x 14 voxels of 20 mm, flipped and shifted: the organ's centre of mass is the same point in mm."""
+    solid = np.zeros_like(label_map)
+    solid[2:10, 3:8, 4:12] = 3
+    solid[2:4, 3:8, 4:12] = 6
+    affine = np.diag([-20.0, 20.0, 20.0, 1.0])
+    affine[:3, 3] = (310.0, -40.0, 77.0)
+    result = tiny(SENTENCE, mask=nib.Nifti1Image(solid, affine), num_inference_steps=2)
+    case = result.cases[0]
+    assert case.labels.shape == (16, 12, 24)
+    assert nib.aff2axcodes(case.affine) == ("R", "A", "S")
+    for organ in (3, 6):
+        before = affine @ [*np.argwhere(solid == organ).mean(0), 1]
+        after = case.affine @ [*np.argwhere(case.labels == organ).mean(0), 1]
+        np.testing.assert_allclose(before, after, atol=13)  # half a voxel of 24 mm
+
+
+def test_one_mask_serves_many_prompts_and_many_masks_one_each(tiny):
+    maps = [tiny(p, output="mask", mask_num_inference_steps=2).cases[0] for p in ("a", "b")]
+    one = tiny(["x", "y"], mask=maps[0], num_inference_steps=2)
+    assert np.array_equal(one.labels[0], one.labels[1])
+    each = tiny(["x", "y"], mask=maps, num_volumes_per_prompt=2, num_inference_steps=2)
+    assert [np.array_equal(each.labels[i], maps[i // 2].labels) for i in range(4)] == [True] * 4
+    silent = tiny(mask=maps, num_inference_steps=2)
+    assert len(silent.cases) == 2
+    assert silent.cases[0].prompt == ""
+
+
+def test_a_given_tumor_is_split_from_its_organ(tiny):
+    case = tiny(SENTENCE, generator=seeded(0), **FEW).cases[0]
+    organs, tumor, _ = tiny.prepare_mask(case)
+    expected = split_tumor(case.labels)
+    assert np.array_equal(organs, expected[0])
+    assert np.array_equal(tumor, expected[1])
+
+
+def test_absent_organs_of_a_given_mask_are_reported(tiny, caplog):
+    labels = np.full((16, 12, 24), 3, np.uint8)
+    tiny(mask=nib.Nifti1Image(labels, Grid.centered(labels.shape, 24.0).affine), num_inference_steps=1)
+    assert "no spleen, kidney" in caplog.text
+    assert "liver" not in caplog.text
+
+
+# ---------------------------------------------------------------------------------------------------- text and guidance
+
+
+def test_encoded_prompts_serve_without_the_text_encoder(tiny):
+    expected = tiny(SENTENCE, negative_prompt="noise", generator=seeded(0), **FEW)
+    names = ("prompt_embeds", "prompt_attention_mask", "negative_prompt_embeds", "negative_prompt_attention_mask")
+    encoded = dict(zip(names, tiny.encode_prompt(SENTENCE, negative_prompt="noise"), strict=True))
+    tiny.text_encoder = tiny.tokenizer = None
+    assert_same(tiny(**encoded, generator=seeded(0), **FEW), expected)
+
+
+def test_guidance_of_one_needs_no_negative_prompt(tiny):
+    embeds, mask, negative, negative_mask = tiny.encode_prompt(SENTENCE, do_classifier_free_guidance=False)
+    assert negative is None
+    assert negative_mask is None
+    tiny.text_encoder = tiny.tokenizer = None
+    off = dict(guidance_scale=1.0, mask_guidance_scale=1.0)
+    tiny(prompt_embeds=embeds, prompt_attention_mask=mask, **off, **FEW)
+    with pytest.raises(ValueError, match="negative_prompt_embeds"):
+        tiny(prompt_embeds=embeds, prompt_attention_mask=mask, **FEW)
+
+
+def test_each_stage_has_its_own_guidance(tiny):
+    base = dict(generator=None, guidance_scale=1.0, mask_guidance_scale=1.0)
+    runs = {}
+    for name, change in (("none", {}), ("mask", {"mask_guidance_scale": 6.0}), ("ct", {"guidance_scale": 6.0})):
+        runs[name] = tiny(SENTENCE, **{**base, **change, "generator": seeded(0)}, **FEW)
+    assert not np.array_equal(runs["mask"].labels, runs["none"].labels)
+    assert np.array_equal(runs["ct"].labels, runs["none"].labels)
+    assert not np.array_equal(runs["ct"].ct, runs["none"].ct)
+
+
+def test_guidance_away_from_the_prompt_itself_is_no_guidance(tiny):
+    guided = tiny(SENTENCE, negative_prompt=SENTENCE, generator=seeded(0), **FEW)
+    plain = tiny(SENTENCE, generator=seeded(0), guidance_scale=1.0, mask_guidance_scale=1.0, **FEW)
+    assert almost_same((guided.labels[0], guided.ct[0]), (plain.labels[0], plain.ct[0]))
+
+
+def test_a_negative_prompt_changes_the_result(tiny):
+    a = tiny(SENTENCE, generator=seeded(0), **FEW)
+    b = tiny(SENTENCE, negative_prompt="a large tumour", generator=seeded(0), **FEW)
+    assert not np.array_equal(a.labels, b.labels)
+
+
+# ------------------------------------------------------------------------------------------------------------ callbacks
+
+
+def test_callbacks_see_every_step_of_their_stage(tiny):
+    seen = []
+
+    def note(stage):
+        def callback(pipeline, step, timestep, tensors):
+            seen.append((stage, step, int(timestep), pipeline.num_timesteps, sorted(tensors)))
+            return tensors
+
+        return callback
+
+    tiny(
+        SENTENCE,
+        callback_on_step_end=note("ct"),
+        callback_on_step_end_tensor_inputs=tiny._callback_tensor_inputs,
+        mask_callback_on_step_end=note("mask"),
+        mask_callback_on_step_end_tensor_inputs=tiny._mask_callback_tensor_inputs,
+        **FEW,
+    )
+    assert [(stage, step) for stage, step, *_ in seen] == [
+        *(("mask", i) for i in range(4)),
+        *(("ct", i) for i in range(3)),
+    ]
+    assert [t for stage, _, t, *_ in seen if stage == "mask"] == [1000, 750, 500, 250]
+    assert seen[0][3:] == (4, sorted(tiny._mask_callback_tensor_inputs))
+    assert seen[-1][3:] == (3, sorted(tiny._callback_tensor_inputs))
+
+
+def test_what_a_callback_returns_goes_on(tiny):
+    def zero_labels(pipeline, step, timestep, tensors):
+        return {"labels": torch.zeros_like(tensors["labels"])} if step == pipeline.num_timesteps - 1 else tensors
+
+    def zero_latents(pipeline, step, timestep, tensors):
+        return {"latents": torch.zeros_like(tensors["latents"])} if step == pipeline.num_timesteps - 1 else tensors
+
+    result = tiny(
+        SENTENCE,
+        callback_on_step_end=zero_latents,
+        mask_callback_on_step_end=zero_labels,
+        output_type="latent",
+        **FEW,
+    )
+    assert not result.labels.any()
+    assert not result.ct.any()
+
+
+def test_a_callback_that_returns_nothing_changes_nothing(tiny):
+    plain = tiny(SENTENCE, generator=seeded(0), **FEW)
+    watched = tiny(SENTENCE, generator=seeded(0), callback_on_step_end=lambda *_: None, **FEW)
+    assert_same(plain, watched)
+
+
+def test_guidance_can_be_switched_off_mid_run(tiny):
+    passes = []
+    tiny.unet.register_forward_hook(lambda module, inputs, output: passes.append(len(inputs[0])))
+
+    class Cutoff(PipelineCallback):
+        tensor_inputs = ["prompt_embeds"]
+
+        def callback_fn(self, pipeline, step_index, timestep, callback_kwargs):
+            if step_index == 0:
+                callback_kwargs["prompt_embeds"] = callback_kwargs["prompt_embeds"][-1:]
+                pipeline._guidance_scale = 0.0
+            return callback_kwargs
+
+    tiny(SENTENCE, callback_on_step_end=Cutoff(), **FEW)
+    assert passes == [2, 1, 1]
+
+
+def test_an_interrupted_run_stops_and_still_gives_a_label_map(tiny):
+    steps = []
+
+    def stop(pipeline, step, timestep, tensors):
+        steps.append(step)
+        pipeline._interrupt = step == 1
+        return tensors
+
+    result = tiny(SENTENCE, mask_callback_on_step_end=stop, **FEW)
+    assert steps == [0, 1]
+    assert result.ct is None
+    assert result.labels.max() <= TUMOR
+    assert tiny(SENTENCE, **FEW).ct is not None
+
+
+def test_progress_bars_name_the_stage(tiny, capsys):
+    tiny.set_progress_bar_config(disable=False)
+    tiny(SENTENCE, **FEW)
+    shown = capsys.readouterr().err
+    assert "label map (TCSS)" in shown
+    assert "CT (LFG)" in shown
+
+
+# ------------------------------------------------------------------------------------------------ saving and moving
+
+
+@pytest.mark.parametrize("loader", [GuideGenPipeline, DiffusionPipeline])
+def test_a_saved_pipeline_gives_the_same_output(tiny, tmp_path, loader):
+    tiny.save_pretrained(tmp_path)
+    again = loader.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    assert type(again) is GuideGenPipeline
+    assert (again.config.spacing, again.config.max_sequence_length) == (24.0, 64)
+    assert_same(again(SENTENCE, generator=seeded(0), **FEW), tiny(SENTENCE, generator=seeded(0), **FEW))
+
+
+def test_the_tokenizer_keeps_its_ids_on_disk(tiny, tmp_path):
+    expected = tiny.tokenizer("CT, 62m")["input_ids"]
+    assert expected == [2, *tiny.tokenizer.convert_tokens_to_ids(["c", "##t", ",", "6", "##2", "##m"]), 3]
+    assert 1 not in expected
+    tiny.save_pretrained(tmp_path)
+    assert GuideGenPipeline.from_pretrained(tmp_path).tokenizer("CT, 62m")["input_ids"] == expected
+
+
+def test_components_that_are_none_stay_none_on_disk(tiny, tmp_path):
+    tiny.text_encoder = tiny.tokenizer = tiny.mask_unet = tiny.mask_scheduler = None
+    tiny.save_pretrained(tmp_path)
+    again = GuideGenPipeline.from_pretrained(tmp_path)
+    assert [name for name, part in again.components.items() if part is None] == [
+        "tokenizer",
+        "text_encoder",
+        "mask_unet",
+        "mask_scheduler",
+    ]
+
+
+def test_components_can_be_passed_while_loading(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path)
+    again = GuideGenPipeline.from_pretrained(tmp_path, vae=None, unet=tiny.unet)
+    assert again.vae is None
+    assert again.unet is tiny.unet
+
+
+def test_a_variant_names_files_and_a_dtype_casts(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path, variant="fp16")
+    assert (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists()
+    again = GuideGenPipeline.from_pretrained(tmp_path, variant="fp16", dtype=torch.bfloat16)
+    assert again.mask_unet.dtype == again.unet.dtype == again.text_encoder.dtype == torch.bfloat16
+    assert again.vae.quantizer.codebook.weight.dtype == torch.float32
+    again.set_progress_bar_config(disable=True)
+    result = again(SENTENCE, generator=seeded(0), **FEW)
+    assert result.ct.dtype == np.int16
+
+
+def test_only_safetensors_are_written(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path)
+    weights = [f.name for f in tmp_path.rglob("*") if f.suffix in (".bin", ".pt", ".ckpt", ".safetensors")]
+    assert len(weights) == 5
+    assert all(name.endswith(".safetensors") for name in weights)
+    with pytest.raises(ValueError, match="safetensors only"):
+        tiny.save_pretrained(tmp_path, safe_serialization=False)
+
+
+class Trap:
+    """Unpickling it writes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize(("component", "weights"), [("vae", "diffusion_pytorch_model"), ("text_encoder", "model")])
+def test_pickled_weights_are_refused_unopened(tiny, tmp_path, component, weights):
+    tiny.save_pretrained(tmp_path)
+    (tmp_path / component / f"{weights}.safetensors").unlink()
+    pickled = weights.replace("model", "pytorch_model") if component == "text_encoder" else weights
+    torch.save({"x": Trap(tmp_path / "opened")}, tmp_path / component / f"{pickled}.bin")
+    with pytest.raises(OSError, match=r"expected a \.safetensors file"):
+        GuideGenPipeline.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="got False"):
+        GuideGenPipeline.from_pretrained(tmp_path, use_safetensors=False)
+    if component == "vae":
+        with pytest.raises(OSError, match=r"expected a \.safetensors file"):
+            DiffusionPipeline.from_pretrained(tmp_path)
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_checkpoint_that_lacks_a_parameter_is_refused(tiny, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    tiny.save_pretrained(tmp_path)
+    file = tmp_path / "mask_unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_out.bias"]
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 parameter.*'conv_out\.bias'"):
+        DiffusionPipeline.from_pretrained(tmp_path)
+
+
+def test_to_moves_and_casts_every_network(tiny):
+    tiny.to(torch.float64)
+    assert {part.dtype for part in (tiny.mask_unet, tiny.unet, tiny.semantic_encoder, tiny.vae)} == {torch.float64}
+    tiny(SENTENCE, **FEW)
+
+
+def test_bf16_networks_agree_roughly_with_float32(tiny):
+    case = tiny(SENTENCE, generator=seeded(0), **FEW).cases[0]
+    exact = tiny(SENTENCE, mask=case, generator=seeded(1), num_inference_steps=3).ct
+    tiny.to(torch.bfloat16)
+    rough = tiny(SENTENCE, mask=case, generator=seeded(1), num_inference_steps=3).ct
+    assert np.corrcoef(exact.ravel(), rough.ravel())[0, 1] > 0.9
+
+
+def test_group_offload_gives_the_same(tiny):
+    """Leaf by leaf through a second place; here both are the CPU, which walks every hook."""
+    expected = tiny(SENTENCE, generator=seeded(0), **FEW)
+    tiny.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    assert_same(tiny(SENTENCE, generator=seeded(0), **FEW), expected)
+
+
+def test_every_network_is_in_the_offload_sequence(tiny):
+    networks = {name for name, part in tiny.components.items() if isinstance(part, torch.nn.Module)}
+    assert set(tiny.model_cpu_offload_seq.split("->")) == networks
+
+
+def test_cpu_offload_hooks_wrap_every_way_into_a_network(tiny):
+    """Accelerate's hooks are what `enable_model_cpu_offload` sets; without a GPU they run from the CPU to the CPU."""
+    from accelerate import cpu_offload_with_hook
+
+    expected = tiny(SENTENCE, generator=seeded(0), **FEW)
+    entered, hook = [], None
+    for name in tiny.model_cpu_offload_seq.split("->"):
+        network = getattr(tiny, name)
+        _, hook = cpu_offload_with_hook(network, torch.device("cpu"), prev_module_hook=hook)
+        before = network._hf_hook.pre_forward
+
+        def pre_forward(*args, name=name, before=before, **kwargs):
+            entered.append(name)
+            return before(*args, **kwargs)
+
+        network._hf_hook.pre_forward = pre_forward
+    assert_same(tiny(SENTENCE, generator=seeded(0), **FEW), expected)
+    assert set(entered) == set(tiny.model_cpu_offload_seq.split("->"))
+
+
+def test_compiled_networks_give_the_same(tiny):
+    expected = tiny(SENTENCE, generator=seeded(0), **FEW)
+    tiny.mask_unet = torch.compile(tiny.mask_unet, backend="eager", fullgraph=True)
+    tiny.unet = torch.compile(tiny.unet, backend="eager", fullgraph=True)
+    assert_same(tiny(SENTENCE, generator=seeded(0), **FEW), expected)
+
+
+def test_compiled_networks_can_be_saved(tiny, tmp_path):
+    tiny.unet = torch.compile(tiny.unet, backend="eager")
+    tiny.save_pretrained(tmp_path)
+    assert GuideGenPipeline.from_pretrained(tmp_path).unet.config.out_channels == 4
+
+
+def test_any_diffusers_scheduler_drives_the_ct_stage(tiny):
+    case = tiny(SENTENCE, output="mask", mask_num_inference_steps=2).cases[0]
+    for scheduler in (DDIMScheduler, EulerDiscreteScheduler):
+        tiny.scheduler = scheduler.from_config(tiny.scheduler.config)
+        assert np.isfinite(tiny(SENTENCE, mask=case, num_inference_steps=3).ct).all()
+
+
+def test_from_pipe_shares_the_components(tiny):
+    other = GuideGenPipeline.from_pipe(tiny)
+    assert other.unet is tiny.unet
+    assert other.config.spacing == 24.0
+
+
+def test_starting_noise_can_be_given(tiny):
+    mask_latents = tiny.mask_scheduler.sample_noise((1, 16, 12, 24), seeded(1))
+    latents = torch.randn(1, 4, 8, 6, 12, generator=seeded(2))
+    given = [tiny(SENTENCE, mask_latents=mask_latents, latents=latents, generator=seeded(3), **FEW) for _ in range(2)]
+    assert_same(*given)
+    other = tiny(SENTENCE, mask_latents=mask_latents, latents=-latents, generator=seeded(3), **FEW)
+    assert np.array_equal(other.labels, given[0].labels)
+    assert not np.array_equal(other.ct, given[0].ct)
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+NAN = torch.full((1, 64, 16), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (dict(prompt=3), TypeError, "expected a string or a list of strings"),
+        (dict(prompt=["a", None]), TypeError, "expected a string or a list of strings"),
+        (dict(prompt=[]), TypeError, "expected a string or a list of strings"),
+        (dict(), ValueError, "prompt: got none"),
+        (dict(prompt="a", prompt_embeds=torch.zeros(1, 64, 16)), ValueError, "one of the two"),
+        (dict(prompt="a", negative_prompt=["a", "b"]), ValueError, "got 2 strings, expected 1"),
+        (dict(prompt="a", negative_prompt=5), TypeError, "negative_prompt"),
+        (dict(prompt="a", output="ct"), ValueError, "expected 'pair'"),
+        (dict(prompt="a", output_type="pil"), ValueError, "expected 'np'"),
+        (dict(prompt="a", num_inference_steps=0), ValueError, r"expected a whole number in 1\.\.1000"),
+        (dict(prompt="a", num_inference_steps=1001), ValueError, "num_inference_steps"),
+        (dict(prompt="a", num_inference_steps=2.5), ValueError, "num_inference_steps"),
+        (dict(prompt="a", mask_num_inference_steps=0), ValueError, "mask_num_inference_steps"),
+        (dict(prompt="a", mask_num_inference_steps=1001), ValueError, "mask_num_inference_steps"),
+        (dict(prompt="a", guidance_scale=float("nan")), ValueError, "guidance_scale"),
+        (dict(prompt="a", mask_guidance_scale=float("inf")), ValueError, "mask_guidance_scale"),
+        (dict(prompt="a", num_volumes_per_prompt=0), ValueError, "num_volumes_per_prompt"),
+        (dict(prompt=["a", "b"], generator=[torch.Generator()]), ValueError, "list of 1, expected 2"),
+        (dict(prompt_embeds=NAN, negative_prompt_embeds=torch.zeros(1, 64, 16)), ValueError, "NaN"),
+        (dict(prompt="a", latents=torch.full((1, 4, 8, 6, 12), float("inf"))), ValueError, "infinite"),
+        (dict(prompt="a", latents=torch.zeros(1, 4, 8, 6, 11)), ValueError, "latents: got shape"),
+        (dict(prompt="a", mask_latents=torch.zeros(1, 16, 12, 24)), ValueError, "torch.uint8"),
+        (dict(prompt="a", mask_latents=torch.zeros(1, 16, 12, 23).byte()), ValueError, "mask_latents"),
+        (dict(prompt="a", mask_latents=torch.full((1, 16, 12, 24), 21).byte()), ValueError, "mask_latents"),
+        (dict(prompt="a", callback_on_step_end_tensor_inputs=["labels"]), ValueError, "callback tensor inputs"),
+        (dict(prompt="a", mask=np.zeros((4, 4, 4), np.uint8)), TypeError, "has no affine"),
+        (dict(prompt="a", mask=nib.Nifti1Image(np.full((4, 4, 4), 77, np.uint8), np.eye(4))), ValueError, r"\[77\]"),
+        (dict(prompt="a", mask=nib.Nifti1Image(np.full((4, 4, 4), np.nan), np.eye(4))), ValueError, "NaN"),
+        (dict(prompt="a", mask=nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.uint8), np.eye(4))), ValueError, "3-D"),
+        (dict(prompt="a", mask=nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4))), ValueError, "no organ"),
+        (dict(prompt="a", mask="nowhere.nii.gz"), FileNotFoundError, "nowhere"),
+        (dict(prompt="a", mask=[], num_inference_steps=1), ValueError, "mask: got 0 label maps"),
+        (
+            dict(prompt="a", output="mask", mask=nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4))),
+            ValueError,
+            "nothing to generate",
+        ),
+    ],
+)
+def test_bad_input_is_named(tiny, call, error, message):
+    few = {name: value for name, value in FEW.items() if name not in call}
+    with pytest.raises(error, match=message):
+        tiny(**call, **few)
+
+
+def test_the_call_has_the_arguments_that_diffusers_users_expect():
+    expected = """prompt num_inference_steps guidance_scale negative_prompt num_volumes_per_prompt generator latents
+        prompt_embeds negative_prompt_embeds output_type return_dict callback_on_step_end callback_on_step_end_tensor_inputs"""
+    parameters = inspect.signature(GuideGenPipeline.__call__).parameters
+    assert set(expected.split()) <= set(parameters)
+    assert parameters["guidance_scale"].default == 2.5
+
+
+@pytest.mark.parametrize("name", ["torso-6mm", "torso-3mm", "paper-128"])
+def test_shipped_configurations_fit_together(name):
+    """Built on the meta device: grids divide by every factor, and channels meet."""
+    with torch.device("meta"):
+        pipeline = GuideGenPipeline.from_config(name, tokenizer=None, text_encoder=None)
+    factor = pipeline.vae.downscale_factor
+    assert factor == pipeline.semantic_encoder.downscale_factor
+    trunk = pipeline.mask_unet.config.patch_size * 2 ** len(pipeline.mask_unet.downsample)
+    assert all(n % trunk == 0 for n in pipeline.sample_size)
+    latent_trunk = factor * 2 ** len(pipeline.unet.downsample)
+    assert all(n % latent_trunk == 0 for n in pipeline.sample_size)
+    channels = pipeline.vae.config.latent_channels
+    assert pipeline.unet.config.out_channels == channels
+    assert pipeline.unet.config.in_channels == channels + 2 * pipeline.semantic_encoder.config.latent_channels
+    assert pipeline.unet.config.cross_attention_dim == pipeline.mask_unet.config.cross_attention_dim
+    if name != "paper-128":
+        np.testing.assert_allclose(np.array(pipeline.sample_size) * pipeline.config.spacing, (384, 288, 576))
+
+
+def test_the_papers_network_has_about_the_papers_size():
+    with torch.device("meta"):
+        pipeline = GuideGenPipeline.from_config("paper-128")
+    millions = sum(p.numel() for p in pipeline.mask_unet.parameters()) / 1e6
+    assert millions == pytest.approx(49.1, rel=0.05)

@@ -1,0 +1,358 @@
+"""Categorical diffusion is exact: against N x N Bayes in float64, against closed-form marginals, against frequencies."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guidegen_diffusers import CategoricalDDPMScheduler
+from guidegen_diffusers.schedulers.scheduling_categorical_ddpm import _draw_class
+
+
+SHAPE = (3, 4, 5)
+
+
+def bayes(scheduler, t, s):
+    """q(x_s = k | x_t = j, x_0 = c) as a table (k, j, c), by Bayes from N x N transition matrices in float64."""
+    n, abar = scheduler.config.num_classes, scheduler.alphas_cumprod
+
+    def transition(alpha):
+        return alpha * torch.eye(n, dtype=torch.float64) + (1 - alpha) / n
+
+    t_given_s, s_given_0 = transition(abar[t] / abar[s]), transition(abar[s])
+    t_given_0 = s_given_0 @ t_given_s
+    # q(x_t = j | x_s = k) q(x_s = k | x_0 = c) / q(x_t = j | x_0 = c)
+    return t_given_s[:, :, None] * s_given_0.T[:, None, :] / t_given_0.T[None]
+
+
+def evidence(scheduler, t, x_t):
+    """log q(x_t | x_0 = k) of each voxel, (B, N, X, Y, Z)."""
+    n, abar = scheduler.config.num_classes, scheduler.alphas_cumprod[t]
+    one_hot = F.one_hot(x_t.long(), n).movedim(-1, 1).double()
+    return (abar * one_hot + (1 - abar) / n).log()
+
+
+def some_step(draw_t, draw_s, total):
+    t = 1 + draw_t % total
+    return t, draw_s % t
+
+
+steps = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    step=steps,
+    num_classes=st.integers(2, 24),
+    total=st.sampled_from([1, 2, 10, 1000]),
+    prediction_type=st.sampled_from(["sample", "leave_one_out"]),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)),
+    seed=st.integers(0, 2**31),
+    spread=st.sampled_from([0.1, 1.0, 8.0]),
+)
+def test_posterior_kl_and_gradient_equal_brute_force_bayes(
+    step, num_classes, total, prediction_type, shape, seed, spread
+):
+    torch.manual_seed(seed)
+    scheduler = CategoricalDDPMScheduler(total, num_classes=num_classes, prediction_type=prediction_type)
+    t, s = some_step(*step, total)
+    logits = (torch.randn(2, num_classes, *shape, dtype=torch.float64) * spread).requires_grad_()
+    x_t, x_0 = scheduler.sample_noise((2, *shape)), scheduler.sample_noise((2, *shape))
+    x_0[0] = x_t[0]
+
+    table = bayes(scheduler, t, s)
+    full = logits + evidence(scheduler, t, x_t) if prediction_type == "leave_one_out" else logits
+    expected = torch.einsum("kbxyzc,bcxyz->bkxyz", table[:, x_t.long()], full.softmax(1))
+    posterior = scheduler.posterior(logits, t, x_t, s)
+    torch.testing.assert_close(posterior, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(posterior.sum(1), torch.ones(2, *shape, dtype=torch.float64), rtol=0, atol=1e-9)
+
+    true = table[:, x_t.long(), x_0.long()].movedim(0, 1)
+    brute = (torch.special.xlogy(true, true) - torch.special.xlogy(true, expected)).sum(1)
+    times = torch.full((2,), t), torch.full((2,), s)
+    kl = scheduler.kl_divergence(logits, x_0, x_t, *times)
+    torch.testing.assert_close(kl, brute, rtol=1e-6, atol=1e-9)
+    weight = torch.rand_like(kl)
+    gradient = torch.autograd.grad((kl * weight).sum(), logits)[0]
+    brute_gradient = torch.autograd.grad((brute * weight).sum(), logits)[0]
+    torch.testing.assert_close(gradient, brute_gradient, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precision_stays_close_to_float64(dtype):
+    scheduler = CategoricalDDPMScheduler()
+    logits = (3 * torch.randn(1, 21, *SHAPE)).to(dtype)
+    x_t, x_0 = scheduler.sample_noise((1, *SHAPE)), scheduler.sample_noise((1, *SHAPE))
+    for t in (1, 2, 40, 500, 1000):
+        exact = scheduler.posterior(logits.double(), t, x_t, t - 1)
+        torch.testing.assert_close(scheduler.posterior(logits, t, x_t, t - 1).double(), exact, rtol=0, atol=2e-6)
+        times = torch.tensor([t])
+        exact = scheduler.kl_divergence(logits.double(), x_0, x_t, times)
+        torch.testing.assert_close(
+            scheduler.kl_divergence(logits, x_0, x_t, times).double(), exact, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_blocks_of_voxels_do_not_show():
+    """More voxels than a block holds, none of the sizes a multiple of it."""
+    scheduler = CategoricalDDPMScheduler(num_classes=3)
+    logits = torch.randn(2, 3, 41, 37, 29, dtype=torch.float64, requires_grad=True)
+    x_t, x_0 = scheduler.sample_noise((2, 41, 37, 29)), scheduler.sample_noise((2, 41, 37, 29))
+    table = bayes(scheduler, 300, 100)
+    expected = torch.einsum("kbxyzc,bcxyz->bkxyz", table[:, x_t.long()], logits.softmax(1))
+    torch.testing.assert_close(scheduler.posterior(logits, 300, x_t, 100), expected)
+    kl = scheduler.kl_divergence(logits, x_0, x_t, torch.tensor([300, 300]), torch.tensor([100, 100]))
+    kl.sum().backward()
+    true = table[:, x_t.long(), x_0.long()].movedim(0, 1)
+    torch.testing.assert_close(kl, (true * (true.log() - expected.log())).sum(1))
+    assert (logits.grad.abs().sum(1) > 0).all()
+
+
+def test_channels_last_logits_give_the_same():
+    scheduler = CategoricalDDPMScheduler()
+    scheduler.set_timesteps(10)
+    logits, x_t = torch.randn(2, 21, 8, 6, 4), scheduler.sample_noise((2, 8, 6, 4))
+    last = logits.contiguous(memory_format=torch.channels_last_3d)
+    a = scheduler.step(logits, 500, x_t, torch.Generator().manual_seed(0))
+    b = scheduler.step(last, 500, x_t, torch.Generator().manual_seed(0))
+    assert torch.equal(a.prev_sample, b.prev_sample)
+
+
+def test_kl_vanishes_only_for_the_true_clean_map():
+    scheduler = CategoricalDDPMScheduler()
+    x_0, x_t = scheduler.sample_noise((1, *SHAPE)), scheduler.sample_noise((1, *SHAPE))
+    right = 60.0 * F.one_hot(x_0.long(), 21).movedim(-1, 1)
+    wrong = 60.0 * F.one_hot((x_0.long() + 1) % 21, 21).movedim(-1, 1)
+    for t in (1, 300, 900):
+        times = torch.tensor([t])
+        assert scheduler.kl_divergence(right, x_0, x_t, times).abs().max() < 2e-6
+        assert scheduler.kl_divergence(wrong, x_0, x_t, times).mean() > 1e-6
+
+
+def test_kl_at_the_last_step_and_the_auxiliary_loss_are_cross_entropy():
+    scheduler = CategoricalDDPMScheduler()
+    logits = (200 * torch.randn(2, 21, *SHAPE)).requires_grad_()  # far beyond where exp underflows
+    x_0, x_t = scheduler.sample_noise((2, *SHAPE)), scheduler.sample_noise((2, *SHAPE))
+    expected = F.cross_entropy(logits, x_0.long(), reduction="none")
+    gradient = torch.autograd.grad(expected.sum(), logits)[0]
+    losses = (
+        scheduler.kl_divergence(logits, x_0, x_t, torch.tensor([1, 1])),
+        scheduler.kl_divergence(logits, x_0, x_t, torch.tensor([700, 20]), torch.tensor([0, 0])),
+        scheduler.cross_entropy(logits, x_0, x_t, torch.tensor([700, 20])),
+    )
+    for loss in losses:
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(torch.autograd.grad(loss.sum(), logits)[0], gradient)
+
+
+def test_each_item_of_a_batch_has_its_own_time():
+    scheduler = CategoricalDDPMScheduler()
+    logits = torch.randn(3, 21, *SHAPE)
+    x_0, x_t = scheduler.sample_noise((3, *SHAPE)), scheduler.sample_noise((3, *SHAPE))
+    times = torch.tensor([1, 400, 1000])
+    together = scheduler.kl_divergence(logits, x_0, x_t, times)
+    for i in range(3):
+        one = slice(i, i + 1)
+        torch.testing.assert_close(together[one], scheduler.kl_divergence(logits[one], x_0[one], x_t[one], times[one]))
+
+
+@pytest.mark.parametrize(("timesteps", "t"), [([1000, 700, 20], 700), ([1000, 999, 20, 3], 20), ([900, 899, 1], 900)])
+@pytest.mark.parametrize("prediction_type", ["sample", "leave_one_out"])
+def test_steps_draw_from_the_posterior(timesteps, t, prediction_type):
+    scheduler = CategoricalDDPMScheduler(num_classes=5, prediction_type=prediction_type)
+    scheduler.set_timesteps(timesteps=timesteps)
+    generator = torch.Generator().manual_seed(0)
+    voxels = 400_000
+    logits = torch.randn(1, 5, 1, 1, 1, generator=generator).expand(1, 5, voxels, 1, 1)
+    x_t = torch.full((1, voxels, 1, 1), 2, dtype=torch.uint8)
+    expected = scheduler.posterior(logits[:, :, :1].double(), t, x_t[:, :1], scheduler.previous_timestep(t)).flatten()
+    drawn = scheduler.step(logits, t, x_t, generator).prev_sample
+    frequency = torch.bincount(drawn.flatten(), minlength=5).double() / voxels
+    chi_square = (voxels * (frequency - expected) ** 2 / expected).sum().item()
+    assert chi_square < 23.5  # 4 degrees of freedom, p = 1e-4
+
+
+def test_the_last_step_takes_the_argmax_and_draws_nothing():
+    scheduler = CategoricalDDPMScheduler()
+    scheduler.set_timesteps(4)
+    logits, x_t = torch.randn(2, 21, *SHAPE), scheduler.sample_noise((2, *SHAPE))
+    generator = torch.Generator().manual_seed(0)
+    state = generator.get_state()
+    previous, original = scheduler.step(logits, 250, x_t, generator, return_dict=False)
+    assert torch.equal(previous, logits.argmax(1).to(torch.uint8))
+    assert torch.equal(previous, original)
+    assert torch.equal(generator.get_state(), state)
+
+
+@given(seed=st.integers(0, 2**31), classes=st.integers(2, 21))
+def test_a_class_of_weight_0_is_never_drawn(seed, classes):
+    """Not even by the largest and smallest uniform numbers, where a rounded cumulative sum could slip."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = torch.rand(classes, 1000, generator=generator) * (torch.rand(classes, 1000, generator=generator) < 0.5)
+    weights[0] += weights.sum(0) == 0
+    for u in (0.0, 2.0**-24, 0.5, 1 - 2.0**-24):
+        drawn = _draw_class(weights.clone(), torch.full((1000,), u))
+        assert (weights.gather(0, drawn[None].long()) > 0).all()
+
+
+def test_sampling_with_the_true_posterior_of_a_known_map_ends_in_it():
+    scheduler = CategoricalDDPMScheduler()
+    scheduler.set_timesteps(7)
+    x_0 = scheduler.sample_noise((1, 8, 8, 8))
+    logits = 50.0 * F.one_hot(x_0.long(), 21).movedim(-1, 1)
+    x = scheduler.sample_noise(x_0.shape)
+    for t in scheduler.timesteps:
+        x = scheduler.step(logits, t, x).prev_sample
+    assert torch.equal(x, x_0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(t=st.integers(0, 1000), num_classes=st.integers(2, 30))
+def test_forward_marginals_match_the_closed_form(t, num_classes):
+    scheduler = CategoricalDDPMScheduler(num_classes=num_classes)
+    generator = torch.Generator().manual_seed(t)
+    voxels = 100_000
+    x_0 = torch.ones(1, voxels, 1, 1, dtype=torch.uint8)
+    noise = scheduler.sample_noise(x_0.shape, generator)
+    x_t = scheduler.add_noise(x_0, noise, torch.tensor([t]), generator)
+    abar = scheduler.alphas_cumprod[t].item()
+    expected = abar + (1 - abar) / num_classes
+    error = 5 * math.sqrt(expected * (1 - expected) / voxels) + 1e-9
+    assert abs((x_t == 1).double().mean().item() - expected) <= error
+
+
+def test_add_noise_at_0_returns_x_0_and_at_T_returns_almost_only_noise():
+    scheduler = CategoricalDDPMScheduler()
+    x_0, noise = scheduler.sample_noise((2, 9, 9, 9)), scheduler.sample_noise((2, 9, 9, 9))
+    x_t = scheduler.add_noise(x_0, noise, torch.tensor([0, 1000]))
+    assert torch.equal(x_t[0], x_0[0])
+    assert torch.equal(x_t[1], noise[1])
+    assert scheduler.alphas_cumprod[-1] < 1e-5
+
+
+def test_the_schedule_is_the_papers_cosine():
+    scheduler = CategoricalDDPMScheduler()
+
+    def f(t):
+        return math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    assert scheduler.alphas_cumprod[0] == 1
+    assert len(scheduler.alphas_cumprod) == 1001
+    for t in (1, 10, 500, 990):
+        assert scheduler.alphas_cumprod[t].item() == pytest.approx(f(t) / f(0), rel=1e-12)
+    assert scheduler.betas.max() == pytest.approx(0.999)
+
+
+@given(count=st.integers(1, 1000))
+def test_any_number_of_steps_runs_from_T_to_0(count):
+    scheduler = CategoricalDDPMScheduler()
+    scheduler.set_timesteps(count)
+    timesteps = scheduler.timesteps.tolist()
+    assert len(timesteps) == len(set(timesteps)) == count
+    assert timesteps[0] == 1000
+    assert timesteps == sorted(timesteps, reverse=True)
+    assert [scheduler.previous_timestep(t) for t in timesteps] == [*timesteps[1:], 0]
+
+
+def test_guidance_acts_on_log_probabilities():
+    scheduler = CategoricalDDPMScheduler()
+    uncond, cond = torch.randn(2, 1, 21, *SHAPE, dtype=torch.float64) * 4
+    for g in (0.0, 1.0, 2.5):
+        log_u, log_c = uncond.log_softmax(1), cond.log_softmax(1)
+        expected = (log_u + g * (log_c - log_u)).softmax(1)
+        torch.testing.assert_close(scheduler.guide(uncond, cond, g).softmax(1), expected)
+
+
+def test_leave_one_out_adds_the_evidence_of_x_t_and_nothing_else():
+    scheduler = CategoricalDDPMScheduler(prediction_type="leave_one_out")
+    logits, x_t = torch.randn(1, 21, *SHAPE, dtype=torch.float64), scheduler.sample_noise((1, *SHAPE))
+    expected = (logits + evidence(scheduler, 400, x_t)).softmax(1)
+    torch.testing.assert_close(scheduler.original_logits(logits, 400, x_t).softmax(1), expected)
+    plain = CategoricalDDPMScheduler()
+    assert plain.original_logits(logits, 400, x_t) is logits
+
+
+def test_an_item_is_the_same_alone_and_in_a_batch_under_its_own_generator():
+    scheduler = CategoricalDDPMScheduler()
+    scheduler.set_timesteps(5)
+    logits = torch.randn(3, 21, *SHAPE)
+
+    def run(items):
+        generators = [torch.Generator().manual_seed(i) for i in items]
+        x = scheduler.sample_noise((len(items), *SHAPE), generators)
+        x = scheduler.add_noise(x, x.flip(-1), torch.full((len(items),), 500), generators)
+        return scheduler.step(logits[items], 600, x, generators).prev_sample
+
+    together = run([0, 1, 2])
+    for i in range(3):
+        assert torch.equal(run([i])[0], together[i])
+    assert not torch.equal(together[0], together[1])
+
+
+def test_the_state_is_uint8_all_the_way():
+    scheduler = CategoricalDDPMScheduler()
+    scheduler.set_timesteps(3)
+    x = scheduler.sample_noise((1, *SHAPE))
+    for t in scheduler.timesteps:
+        assert x.dtype == torch.uint8
+        x = scheduler.step(torch.randn(1, 21, *SHAPE), t, x).prev_sample
+    assert x.dtype == torch.uint8
+    assert x.shape == (1, *SHAPE)
+
+
+def test_config_survives_a_round_trip(tmp_path):
+    scheduler = CategoricalDDPMScheduler(500, num_classes=7, cosine_offset=0.01, prediction_type="leave_one_out")
+    scheduler.save_pretrained(tmp_path)
+    again = CategoricalDDPMScheduler.from_pretrained(tmp_path)
+    assert {k: v for k, v in again.config.items() if k[0] != "_"} == dict(
+        num_train_timesteps=500,
+        num_classes=7,
+        cosine_offset=0.01,
+        max_beta=0.999,
+        prediction_type="leave_one_out",
+    )
+    assert torch.equal(again.alphas_cumprod, scheduler.alphas_cumprod)
+    assert CategoricalDDPMScheduler.from_config(scheduler.config).config.num_classes == 7
+
+
+def test_it_has_the_face_of_a_diffusers_scheduler():
+    scheduler = CategoricalDDPMScheduler()
+    assert len(scheduler) == 1000
+    assert scheduler.order == 1
+    assert scheduler.init_noise_sigma == 1.0
+    x = scheduler.sample_noise((1, *SHAPE))
+    assert scheduler.scale_model_input(x, 5) is x
+    scheduler.set_timesteps(2, device="cpu")
+    output = scheduler.step(torch.randn(1, 21, *SHAPE), scheduler.timesteps[0], x)
+    assert output[0] is output.prev_sample
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: s.set_timesteps(0), "expected 1..1000"),
+        (lambda s: s.set_timesteps(1001), "expected 1..1000"),
+        (lambda s: s.set_timesteps(), "either"),
+        (lambda s: s.set_timesteps(timesteps=[10, 20]), "decreasing"),
+        (lambda s: s.set_timesteps(timesteps=[10, 0]), "decreasing"),
+        (lambda s: s.set_timesteps(timesteps=[]), "decreasing"),
+        (lambda s: s.step(torch.zeros(1, 21, 2, 2, 2), 500, torch.zeros(1, 2, 2, 2).byte()), "set_timesteps"),
+        (
+            lambda s: (s.set_timesteps(2), s.step(torch.zeros(1, 21, 1, 1, 1), 7, torch.zeros(1, 1, 1, 1).byte())),
+            "got 7",
+        ),
+        (lambda s: s.posterior(torch.zeros(1, 21, 2, 2, 2), 5, torch.zeros(1, 2, 2, 2), 4), "torch.uint8"),
+        (lambda s: s.posterior(torch.zeros(1, 20, 2, 2, 2), 5, torch.zeros(1, 2, 2, 2).byte(), 4), "21"),
+        (lambda s: s.posterior(torch.zeros(1, 21, 2, 2, 2), 5, torch.zeros(1, 2, 2, 3).byte(), 4), "(1, 2, 2, 3)"),
+        (lambda s: s.posterior(torch.zeros(1, 21, 2, 2, 2), 5, torch.zeros(1, 2, 2, 2).byte(), 5), "s < t"),
+        (lambda s: s.sample_noise((2, 3, 3, 3), [torch.Generator()]), "list of 1"),
+        (lambda s: CategoricalDDPMScheduler(num_classes=300), "uint8"),
+        (lambda s: CategoricalDDPMScheduler(prediction_type="epsilon"), "leave_one_out"),
+    ],
+)
+def test_bad_input_is_named(call, message):
+    with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
+        call(CategoricalDDPMScheduler())
