@@ -37,7 +37,10 @@ Layout = list[list[list[Panel]]]  # rows of columns of panels, one below the oth
 def draw_preview(
     ct: np.ndarray | None, labels: np.ndarray, affine: np.ndarray, title: str = "", subtitle: str = ""
 ) -> Image.Image:
-    """The preview of one case. `ct` holds HU, or is None where only labels exist; `affine` is in mm, RAS+."""
+    """The preview of one case. `ct` holds HU, or is None where only labels exist; `affine` is in mm, RAS+.
+
+    `title` (the prompt) stands on top and `subtitle` small below it; both wrap.
+    """
     # With axes to the left, the back and the feet, every slice transposed is the picture: nothing else ever flips.
     orientation = nib.orientations.ornt_transform(
         nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt("LPI")
@@ -111,12 +114,15 @@ def choose_layout(levels: list[list[int]], size_mm: np.ndarray, views: list[str]
         stacked = [[*axials, *coronals, *sagittals]]
 
     def largest_scale(layout: Layout) -> float:
-        scale = WIDTH / size_mm.max()
-        while True:
+        fits, too_large = 0.0, WIDTH / size_mm.max()
+        for _ in range(14):
+            scale = (fits + too_large) / 2
             _, _, right, bottom = place(layout, size_mm * scale)
             if right <= WIDTH - 2 * MARGIN and bottom <= GRID_HEIGHT:
-                return scale
-            scale *= 0.99
+                fits = scale
+            else:
+                too_large = scale
+        return fits
 
     return max(((layout, largest_scale(layout)) for layout in (flat, stacked)), key=lambda choice: choice[1])
 
@@ -187,10 +193,10 @@ def resize(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def soft_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A mask as a field whose 0.5 contour is its outline, rounded."""
-    # Half of it is the mask itself: every voxel's centre keeps its class, and thin ribs and lone voxels stay visible.
-    mask = mask.astype(np.float32)
-    return resize((mask + ndimage.gaussian_filter(mask, 1, mode="nearest")) / 2, size)
+    """A mask as a field whose 0.5 contour is its outline without the voxels' staircase."""
+    smooth = ndimage.gaussian_filter(mask.astype(np.float32), 0.8, mode="nearest")
+    # Every voxel's centre keeps its class, so thin ribs and lone voxels do not melt away.
+    return resize(np.where(mask, np.maximum(smooth, 0.55), np.minimum(smooth, 0.45)), size)
 
 
 def paint_classes(image: np.ndarray, classes: np.ndarray, opacity: float) -> np.ndarray:
@@ -203,8 +209,8 @@ def paint_classes(image: np.ndarray, classes: np.ndarray, opacity: float) -> np.
     first, lead = fields.argmax(axis=0), fields.max(axis=0)
     np.put_along_axis(fields, first[None], -1, axis=0)
     second, lead = fields.argmax(axis=0), lead - fields.max(axis=0)
-    # A field falls from 1 to 0 over about one voxel: the lead of the first class gives the pixels to its edge.
-    distance = lead / 2 * max(1.0, width / classes.shape[1])
+    # The lead of the first class over the second grows by about one per voxel: as pixels, it is the way to the edge.
+    distance = 1.2 * lead * max(1.0, np.sqrt(height * width / classes.size))
     share = (0.5 + distance).clip(0, 1)[..., None]
     opacities = opacity * (ids > 0).astype(np.float32)[:, None]
     tint = np.concatenate([COLORS[ids] * opacities, opacities], axis=1)
@@ -242,13 +248,11 @@ def draw_footer(draw: ImageDraw.ImageDraw, start: tuple[int, int], scale: float,
     x, y = start
     length = max((n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if n * scale <= 120), default=1)
     end = x + round(length * scale)
-    draw.line((x, y, end, y), SOFT)
-    for tip in (x, end):
-        draw.line((tip, y - 4, tip, y + 4), SOFT)
-    notes = [f"{length} mm" if length < 10 else f"{length // 10} cm"]
-    if with_windows:
-        notes += [f"{name} {WINDOWS[name][0]} to {WINDOWS[name][1]} HU" for name in ("lung window", "abdomen window")]
-    draw.text((end + 12, y), "     ".join(notes), FAINT, ImageFont.load_default(13), "lm")
+    draw.line([(x, y - 4), (x, y), (end, y), (end, y - 4)], SOFT)
+    note = f"{length} mm" if length < 10 else f"{length // 10} cm"
+    for name in ("lung window", "abdomen window") if with_windows else ():
+        note += f"     {name.capitalize()} {WINDOWS[name][0]} to {WINDOWS[name][1]} HU"
+    draw.text((end + 12, y), note, FAINT, ImageFont.load_default(13), "lm")
 
 
 def wrap(text: str, size: int, width: int, most: int) -> list[str]:

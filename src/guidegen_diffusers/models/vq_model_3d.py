@@ -74,9 +74,9 @@ class VQResBlock3D(nn.Module):
 
 
 class Upsample3D(nn.Module):
-    def __init__(self, channels: int):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv = nn.Conv3d(channels, channels, 3, padding=1)
+        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -122,7 +122,8 @@ def _decoder(in_channels: int, out_channels: int, widths: list[int], layers: int
             modules.append(VQResBlock3D(width, out))
             width = out
         if level > 0:
-            modules.append(Upsample3D(width))
+            modules.append(Upsample3D(width, widths[level - 1]))  # narrows here: this is the dearest convolution
+            width = widths[level - 1]
     modules += [ChannelNorm(width), nn.SiLU(), nn.Conv3d(width, out_channels, 3, padding=1)]
     return _Checkpointed(*modules)
 
