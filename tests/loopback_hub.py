@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+
 MODEL = re.compile(r"/api/models/([^/]+(?:/[^/]+)?)(?:/(revision|tree|preupload|commit)/([^/]+)(?:/(.+))?)?")
 RESOLVE = re.compile(r"/([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
 BYTE_RANGE = re.compile(r"bytes=(\d+)-(\d*)")

@@ -1,7 +1,7 @@
 """Pipelines go to the Hub and come back, each way in a fresh process, through a Hub that lives on this machine.
 
-This guards `_registration`, which leans on private tables of diffusers: a pipeline that loads from a folder may still fail
-to load from a Hub id.
+This guards `_registration`, which leans on private tables of diffusers: a pipeline that loads from a folder may still
+fail to load from a Hub id.
 """
 
 import json
@@ -34,7 +34,8 @@ from diffusers import DiffusionPipeline
 from guidegen_diffusers import CategoricalDDPMScheduler, GuideGenPipeline, VQModel3D
 
 def draw(pipe):
-    out = pipe("A patient.", num_inference_steps=2, mask_num_inference_steps=3, generator=torch.Generator().manual_seed(0))
+    seed = torch.Generator().manual_seed(0)
+    out = pipe("A patient.", num_inference_steps=2, mask_num_inference_steps=3, generator=seed)
     return hashlib.sha256(out.ct.tobytes() + out.labels.tobytes()).hexdigest()
 
 report = {"drawn": [], "classes": []}

@@ -1,7 +1,7 @@
-"""How the benchmarks measure: two alternatives timed in turn (A B A B ...), so that whatever else the machine does meets both
-alike and the ratio survives it; and the memory that a call takes at its peak beyond what was held before it, from the CUDA
-allocator, or on a Linux CPU from the peak resident set of the process, which the kernel lets a process reset. The memory
-instrument is checked against known allocations before its first figure. Other systems: times only.
+"""How the benchmarks measure. Two callables are timed in turn (A B A B ...), so that whatever else the machine does meets both
+and the ratio survives it. The memory a call takes at its peak, beyond what was held before it, comes from the CUDA allocator
+or, on a Linux CPU, from the peak resident set of the process, which Linux lets a process reset; known allocations are
+measured first, and without agreement there are no figures. On other systems memory is not measured.
 """
 
 import ctypes
@@ -15,25 +15,20 @@ from collections.abc import Callable
 import torch
 
 
-MEGABYTE = 1e6
-
-
 def interleaved_times(
     ours: Callable[[], object], alternative: Callable[[], object], repeats: int, device: torch.device
 ) -> tuple[float, float, float]:
-    """Medians in seconds of both, and the median over the pairs of alternative / ours."""
-    pairs = []
-    for _ in range(repeats + 1):
-        pairs.append((_seconds(ours, device), _seconds(alternative, device)))
+    """Median seconds of `ours` and of `alternative`, and the median over the pairs of alternative / ours."""
+    pairs = [(_seconds(ours, device), _seconds(alternative, device)) for _ in range(1 + repeats)]
     pairs = pairs[1:]  # the first pair warms up
-    ours_seconds, alternative_seconds = (statistics.median(times) for times in zip(*pairs, strict=True))
-    return ours_seconds, alternative_seconds, statistics.median(b / a for a, b in pairs)
+    a, b = zip(*pairs, strict=True)
+    return statistics.median(a), statistics.median(b), statistics.median(y / x for x, y in pairs)
 
 
 def extra_peak_memory(call: Callable[[], object], warm_up: Callable[[], object], device: torch.device) -> int | None:
     """Bytes that `call` holds at its peak, its result included, beyond what was held before; None where not measured.
 
-    `warm_up` is the same call on something small: what a first call loads for good is not the call's own.
+    `warm_up` is the same call on something small: what a first call loads for good is not part of the figure.
     """
     if device.type == "cpu" and sys.platform != "linux":
         return None
@@ -42,23 +37,32 @@ def extra_peak_memory(call: Callable[[], object], warm_up: Callable[[], object],
     return _peak(call, device)
 
 
-def print_table(title: str, rows: list[tuple[str, str, str, float | None, str]]) -> None:
-    """Rows of what, ours, alternative, ratio and bar (">= 25", "<= 2.5", or "" for a figure without one)."""
-    lines = [("what", "ours", "alternative", "ratio", "bar", "")]
-    for what, ours, alternative, ratio, bar in rows:
-        if ratio is None:
-            lines.append((what, "not measured", "not measured", "", bar, ""))
-            continue
-        lines.append((what, ours, alternative, f"{ratio:.3g}", bar, _verdict(ratio, bar)))
-    widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+def row(
+    what: str,
+    ours: float | None,
+    alternative: float | None,
+    unit: str,
+    ratio: float | None = None,
+    bar: str = "",
+) -> tuple[str, ...]:
+    """A line of `print_table`; `ratio` is alternative / ours unless given, `bar` is like ">= 25", "<= 2.5" or nothing."""
+    if ours is None or alternative is None:
+        return what, "not measured", "not measured", "", bar, ""
+    ratio = alternative / ours if ratio is None else ratio
+    scale, digits = {"ms": (1e3, ".1f"), "MB": (1e-6, ".1f"), "": (1, ".2e")}[unit]
+    cells = [f"{value * scale:{digits}} {unit}".rstrip() for value in (ours, alternative)]
+    return what, *cells, f"{ratio:.3g}", bar, _verdict(ratio, bar) if bar else ""
+
+
+def print_table(title: str, rows: list[tuple[str, ...]]) -> None:
+    rows = [("what", "ours", "alternative", "ratio", "bar", ""), *rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     print(f"\n{title}\n")
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+    for cells in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
 
 def _verdict(ratio: float, bar: str) -> str:
-    if not bar:
-        return ""
     sign, limit = bar.split()
     reached = ratio >= float(limit) if sign == ">=" else ratio <= float(limit)
     return "reached" if reached else "missed"
@@ -80,22 +84,17 @@ def _synchronize(device: torch.device) -> None:
 def _peak(call: Callable[[], object], device: torch.device) -> int:
     gc.collect()
     if device.type == "cuda":
-        _synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        result = call()
-        _synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        # the allocator keeps what earlier calls freed, where it would hide what this one takes: hand it back first
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        with open("/proc/self/clear_refs", "w") as file:
-            file.write("5")  # the peak becomes the present
-        before = _status("VmRSS")
-        result = call()
-        peak = _status("VmHWM")
-    del result
-    return peak - before
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    # the allocator keeps what earlier calls freed, and what this call takes would hide in it: hand it back first
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")  # VmHWM, the peak, starts again from the present
+    before = _status("VmRSS")
+    call()
+    return _status("VmHWM") - before
 
 
 def _status(key: str) -> int:
@@ -105,15 +104,19 @@ def _status(key: str) -> int:
 
 @functools.cache
 def _check_instrument(device: torch.device) -> None:
-    """200 MB in one piece and in pieces, each taken twice, as the second could hide in what the first freed."""
-    expected = 200 * 2**20
+    """200 MB in one piece and in many, each twice, as the second could hide in what the first has freed."""
+    expected = 200_000_000
+
+    def allocate(pieces: int) -> list[torch.Tensor]:
+        return [torch.ones(expected // pieces, dtype=torch.uint8, device=device) for _ in range(pieces)]
+
     for pieces in (1, 1, 200, 200):
         try:
-            found = _peak(lambda n=pieces: [torch.ones(expected // n, dtype=torch.uint8, device=device) for _ in range(n)], device)
+            found = _peak(functools.partial(allocate, pieces), device)
         except OSError as error:
             sys.exit(f"Memory figures are not available on this machine: {error}.")
         if abs(found / expected - 1) > 0.05:
             sys.exit(
-                f"Memory figures are not available on this machine: {expected / MEGABYTE:.0f} MB taken in {pieces} "
-                f"pieces were measured as {found / MEGABYTE:.0f} MB."
+                "Memory figures are not available on this machine: "
+                f"{expected / 1e6:.0f} MB taken in {pieces} pieces were measured as {found / 1e6:.0f} MB."
             )

@@ -1,8 +1,8 @@
 """Teaches diffusers' loader the package's classes, so that pipelines load from a folder and from a Hub id alike.
 
-diffusers writes a component of an unknown library under its full module path, which it then refuses to load from a Hub id. A
-library in its table of loadable classes is written as `["guidegen_diffusers", "VQModel3D"]` and found again. The tables are
-private: `tests/test_hub.py` guards them by a push and a pull in a fresh process.
+diffusers writes a component of an unknown library under its full module path, which it then refuses to load from a
+Hub id. A library in its table of loadable classes is written as `["guidegen_diffusers", "VQModel3D"]` and found
+again. The tables are private: `tests/test_hub.py` guards them by a push and a pull in a fresh process.
 """
 
 from __future__ import annotations

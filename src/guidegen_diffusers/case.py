@@ -1,7 +1,8 @@
 """A case: CT, label map, one affine, and what is known of them. Everything that enters or leaves the package is one.
 
-On disk a case is a folder of `ct.nii.gz` (int16 HU), `labels.nii.gz` (uint8 class ids) on the same affine, `preview.png` and
-`case.json`. The folder appears complete or not at all, and says in every NIfTI header and in the JSON where it is synthetic.
+On disk a case is a folder of `ct.nii.gz` (int16 HU), `labels.nii.gz` (uint8 class ids) on the same affine,
+`preview.png` and `case.json`. The folder appears complete or not at all, and says in every NIfTI header and in the
+JSON where it is synthetic.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Case:
         ct (`np.ndarray` of shape `(X, Y, Z)`, `int16`, *optional*): HU; None where only a label map was asked for.
         prompt (`str`): the sentence.
         attributes (`dict`): what is known of the patient, JSON values.
-        provenance (`dict`): where the case comes from, JSON values: `synthetic`, and for generated cases `model`, `seed`,
-            `versions` and the settings of the run.
+        provenance (`dict`): where the case comes from, JSON values: `synthetic`, and for generated cases `model`,
+            `seed`, `versions` and the settings of the run.
     """
 
     labels: np.ndarray
@@ -164,11 +165,10 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _affine(image: nib.spatialimages.SpatialImage, what: str) -> np.ndarray:
     header = image.header
-    if isinstance(header, nib.Nifti1Header) and header["sform_code"] == 0 and header["qform_code"] == 0:
-        if np.allclose(image.affine, header.get_base_affine()):
-            raise ValueError(
-                f"{what}: has no affine (sform and qform codes are 0), expected one that places it in mm."
-            )
+    nifti = isinstance(header, nib.Nifti1Header)
+    coded = nifti and (header["sform_code"] or header["qform_code"])
+    if nifti and not coded and np.allclose(image.affine, header.get_base_affine()):
+        raise ValueError(f"{what}: has no affine (sform and qform codes are 0), expected one that places it in mm.")
     return check_affine(image.affine, what)
 
 

@@ -53,8 +53,8 @@ class Grid:
     def resample_labels(self, labels: np.ndarray, affine: np.ndarray) -> np.ndarray:
         """A label map on `affine` brought onto this grid, background where it does not reach.
 
-        Each voxel asks the nearest source voxel at evenly spread points inside it, about one for every source voxel that
-        it covers, and takes the majority. On the same grid that is the identity.
+        Each voxel asks the nearest source voxel at evenly spread points inside it, about one for every source voxel
+        that it covers, and takes the majority. On the same grid that is the identity.
         """
         to_source = np.linalg.inv(affine) @ self.affine
         source_spacing = np.linalg.norm(affine[:3, :3], axis=0).min()

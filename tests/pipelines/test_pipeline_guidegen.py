@@ -227,7 +227,8 @@ def test_absent_organs_of_a_given_mask_are_reported(tiny, caplog):
     assert "liver" not in caplog.text
 
 
-# ---------------------------------------------------------------------------------------------------- text and guidance
+# ---------------------------------------------------------------------------------------------------- text and
+# guidance
 
 
 def test_encoded_prompts_serve_without_the_text_encoder(tiny):
@@ -271,7 +272,8 @@ def test_a_negative_prompt_changes_the_result(tiny):
     assert not np.array_equal(a.labels, b.labels)
 
 
-# ------------------------------------------------------------------------------------------------------------ callbacks
+# ------------------------------------------------------------------------------------------------------------
+# callbacks
 
 
 def test_callbacks_see_every_step_of_their_stage(tiny):
@@ -545,7 +547,8 @@ def test_starting_noise_can_be_given(tiny):
     assert not np.array_equal(other.ct, given[0].ct)
 
 
-# ------------------------------------------------------------------------------------------------------------ bad input
+# ------------------------------------------------------------------------------------------------------------ bad
+# input
 
 
 NAN = torch.full((1, 64, 16), float("nan"))
@@ -601,7 +604,8 @@ def test_bad_input_is_named(tiny, call, error, message):
 
 def test_the_call_has_the_arguments_that_diffusers_users_expect():
     expected = """prompt num_inference_steps guidance_scale negative_prompt num_volumes_per_prompt generator latents
-        prompt_embeds negative_prompt_embeds output_type return_dict callback_on_step_end callback_on_step_end_tensor_inputs"""
+        prompt_embeds negative_prompt_embeds output_type return_dict callback_on_step_end
+        callback_on_step_end_tensor_inputs"""
     parameters = inspect.signature(GuideGenPipeline.__call__).parameters
     assert set(expected.split()) <= set(parameters)
     assert parameters["guidance_scale"].default == 2.5

@@ -1,4 +1,5 @@
-"""Categorical diffusion is exact: against N x N Bayes in float64, against closed-form marginals, against frequencies."""
+"""Categorical diffusion is exact: against N x N Bayes in float64, against closed-form marginals, against
+frequencies."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Shipped configurations: one JSON file for a whole pipeline, the single source of its networks, grid and schedules."""
+"""Shipped configurations: one JSON file a pipeline, the single source of its networks, grid and schedules."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The contrast rescaler of GuideGen's autoencoder (Stage II): a random, learnable HU window before the reconstruction loss.
+"""The contrast rescaler of GuideGen's autoencoder (Stage II): a random, learnable HU window before the loss.
 
     h(x) = k clamp((x - w_c + w_r) / (2 w_r), 0, 1) + b,    k, b learnable, from k = 2 and b = -1
 
-Each training step draws a window (w_c, w_r) and sends the CT and its reconstruction through the same h, so that the loss
-weighs lung, soft tissue and bone alike. Windows are in the autoencoder's units, HU / hu_scale. How the paper draws them is
-not public; here `"uniform"` draws centre and radius uniformly, and `"anatomy"` draws a class present in the crop and takes
-the window from that class's own HU, keeping a share of uniform windows.
+Each training step draws a window (w_c, w_r) and sends the CT and its reconstruction through the same h, so that the
+loss weighs lung, soft tissue and bone alike. Windows are in the autoencoder's units, HU / hu_scale. How the paper
+draws them is not public; here `"uniform"` draws centre and radius uniformly, and `"anatomy"` draws a class present in
+the crop and takes the window from that class's own HU, keeping a share of uniform windows.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ContrastRescaler(nn.Module):
     def sample_windows(
         self, x: torch.Tensor, labels: torch.Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One window (centre, radius), each (B,), for each item of `x` (B, 1, X, Y, Z); `labels` (B, X, Y, Z) for anatomy."""
+        """A window (centre, radius), each (B,), for each item of `x` (B, 1, X, Y, Z); `labels` are (B, X, Y, Z)."""
         if self.window_sampling == "anatomy" and labels is None:
             raise ValueError("sample_windows: got no labels, expected a label map: windows follow the anatomy.")
         device = generator.device if generator is not None else "cpu"

@@ -1,16 +1,18 @@
-"""The semantic encoder of GuideGen's latent-guided generator (Stage III, LFG): organ and tumour maps to semantic latents.
+"""The semantic encoder of GuideGen's latent-guided generator (Stage III, LFG): label maps to semantic latents.
 
-Two strided convolutional encoders bring the organ map (embedded classes) and the tumour map to the latent grid. After each
-down-sampling the organ features look at the tumour's:
+Two strided convolutional encoders bring the organ map (embedded classes) and the tumour map to the latent grid. After
+each down-sampling the organ features look at the tumour's:
 
     z^A <- z^A + MLP(LayerNorm(Attn(q = W z^A, k = W z^T, v = W z^T)))
 
-At a high resolution all-to-all attention does not fit, so keys and values are z^T pooled to at most `max_tumor_tokens`.
+At a high resolution all-to-all attention does not fit, so keys and values are z^T pooled to at most
+`max_tumor_tokens`.
 `semantic_conditioning="downsample"` is the paper's ablation: the maps are shrunk and embedded, nothing more.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -69,8 +71,8 @@ class TumorFusion3D(nn.Module):
 class SemanticEncoder3D(StrictModelMixin):
     """
     Args:
-        block_out_channels (`tuple[int, ...]`): features after each down-sampling; their number is log2 of the autoencoder's
-            factor.
+        block_out_channels (`tuple[int, ...]`): features after each down-sampling; their number is log2 of the
+            autoencoder's factor.
         latent_channels (`int`, defaults to 4): channels of z^A and of z^T.
         semantic_conditioning (`str`, defaults to `"attention"`): `"attention"` or `"downsample"`.
         attention_head_dim (`int`, defaults to 16).
@@ -107,8 +109,7 @@ class SemanticEncoder3D(StrictModelMixin):
         self.tumor_embedding = nn.Conv3d(1, widths[0], 1)
 
         def downsamplers() -> nn.ModuleList:
-            pairs = zip(widths[:-1], widths[1:], strict=True)
-            return nn.ModuleList(nn.Conv3d(i, o, 3, stride=2, padding=1) for i, o in pairs)
+            return nn.ModuleList(nn.Conv3d(i, o, 3, stride=2, padding=1) for i, o in itertools.pairwise(widths))
 
         self.organ_down, self.tumor_down = downsamplers(), downsamplers()
         self.fusions = nn.ModuleList(TumorFusion3D(w, attention_head_dim, max_tumor_tokens) for w in widths[1:])
@@ -128,8 +129,8 @@ class SemanticEncoder3D(StrictModelMixin):
         factor = self.downscale_factor
         if organ_map.ndim != 4 or organ_map.shape != tumor_map.shape or any(n % factor for n in organ_map.shape[1:]):
             raise ValueError(
-                f"organ_map, tumor_map: got shapes {tuple(organ_map.shape)} and {tuple(tumor_map.shape)}, expected the same "
-                f"(B, X, Y, Z) with X, Y, Z multiples of {factor}."
+                f"organ_map, tumor_map: got shapes {tuple(organ_map.shape)} and {tuple(tumor_map.shape)}, expected "
+                f"the same (B, X, Y, Z) with X, Y, Z multiples of {factor}."
             )
         tumor = tumor_map[:, None].to(self.dtype)
         if self.config.semantic_conditioning == "downsample":

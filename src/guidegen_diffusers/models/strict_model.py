@@ -1,7 +1,7 @@
 """What every network of the package shares: loading that is complete and safe, or fails.
 
-diffusers warns where a checkpoint lacks a parameter (and leaves it on `meta`), and falls back to pickle files in silence.
-Here a missing or surplus key is an error, and weights are safetensors only.
+diffusers warns where a checkpoint lacks a parameter (and leaves it on `meta`), and falls back to pickle files in
+silence. Here a missing or surplus key is an error, and weights are safetensors only.
 """
 
 from __future__ import annotations

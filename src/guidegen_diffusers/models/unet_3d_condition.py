@@ -1,9 +1,9 @@
 """The text-conditioned 3-D U-Net of GuideGen and its two variants, one for each diffusion stage.
 
-`UNet3DConditionModel` is the body: residual blocks with the time in their second norm, cross-attention to the text at the
-levels that ask for it, a skip from every layer. `CategoricalUNet3DConditionModel` (Stage I, TCSS) reads a `uint8` label map
-and writes class logits; `LatentUNet3DConditionModel` (Stage III, LFG) reads noisy latents beside the semantic latents and
-writes noise. Choices of ours where the paper is silent:
+`UNet3DConditionModel` is the body: residual blocks with the time in their second norm, cross-attention to the text at
+the levels that ask for it, a skip from every layer. `CategoricalUNet3DConditionModel` (Stage I, TCSS) reads a `uint8`
+label map and writes class logits; `LatentUNet3DConditionModel` (Stage III, LFG) reads noisy latents beside the
+semantic latents and writes noise. Choices of ours where the paper is silent:
 
 - labels are embedded by a gather, `patch_size`^3 voxels at a time, and logits leave by depth-to-space, so that with
   `patch_size` 2 or 4 the trunk runs on 1/8 or 1/64 of the voxels;
@@ -195,7 +195,8 @@ class UNet3DConditionModel(StrictModelMixin):
         if any(n % factor for n in x.shape[2:]):
             patch = getattr(self.config, "patch_size", 1)
             raise ValueError(
-                f"sample: got a grid of {tuple(n * patch for n in x.shape[2:])}, expected multiples of {factor * patch}."
+                f"sample: got a grid of {tuple(n * patch for n in x.shape[2:])}, "
+                f"expected multiples of {factor * patch}."
             )
         if mask is not None:
             mask = mask.bool()

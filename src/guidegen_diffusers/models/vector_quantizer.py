@@ -1,8 +1,9 @@
 """Vector quantisation of 3-D latents (VQ-VAE, arXiv 1711.00937): nearest code by blocks, straight-through gradient.
 
-The distance table of 32^3 latents to 8192 codes is 1.07 GB; here it exists only a block of rows at a time, and codes are
-looked up, never multiplied with a one-hot. Codes are a parameter trained by gradient: the codebook loss pulls codes to the
-latents, the commitment loss (weight `beta`) pulls the encoder to the codes. Codes that nothing chooses are moved onto latents.
+The distance table of 32^3 latents to 8192 codes is 1.07 GB; here it exists only a block of rows at a time, and codes
+are looked up, never multiplied with a one-hot. Codes are a parameter trained by gradient: the codebook loss pulls
+codes to the latents, the commitment loss (weight `beta`) pulls the encoder to the codes. Codes that nothing chooses
+are moved onto latents.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The contrast-aware VQ autoencoder of GuideGen (Stage II, CAE): CT in [-1, 1] to latents a few times smaller, and back.
+"""The contrast-aware VQ autoencoder of GuideGen (Stage II, CAE): CT in [-1, 1] to small latents and back.
 
-Stage III diffuses the latents *before* quantisation, times `scaling_factor` (one over their standard deviation, measured
-after training and stored in the config); `decode` quantises. Norms act on each voxel's channels alone (no statistics over
-space), so that a volume decoded in overlapping tiles is the volume decoded whole, up to the network's receptive field.
+Stage III diffuses the latents *before* quantisation, times `scaling_factor` (one over their standard deviation,
+measured after training and stored in the config); `decode` quantises. Norms act on each voxel's channels alone (no
+statistics over space), so that a volume decoded in overlapping tiles is the volume decoded whole, up to the network's
+receptive field.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ __all__ = ["VQEncoder3DOutput", "VQModel3D", "VQModel3DOutput"]
 class VQEncoder3DOutput(BaseOutput):
     """
     Args:
-        latents (`torch.Tensor` of shape `(B, latent_channels, x, y, z)`): encoder output before quantisation, unscaled.
+        latents (`torch.Tensor` of shape `(B, latent_channels, x, y, z)`): encoder output before quantisation,
+            unscaled.
     """
 
     latents: torch.Tensor
@@ -137,8 +139,8 @@ class VQModel3D(StrictModelMixin):
         latent_channels (`int`, defaults to 8): channels of the latents and of the codes.
         num_codes (`int`, defaults to 8192): size of the codebook.
         commitment_weight (`float`, defaults to 0.25): beta, on the encoder's term.
-        window_sampling (`str`, defaults to `"uniform"`): of the contrast rescaler, `"uniform"`, `"anatomy"` or `"none"` (no
-            rescaler, the ablation).
+        window_sampling (`str`, defaults to `"uniform"`): of the contrast rescaler, `"uniform"`, `"anatomy"` or
+            `"none"` (no rescaler, the ablation).
         hu_scale (`float`, defaults to 1500.0): HU = hu_scale * sample; the network sees [-hu_scale, hu_scale].
         scaling_factor (`float`, defaults to 1.0): brings the latents to unit variance for Stage III.
     """
@@ -184,7 +186,7 @@ class VQModel3D(StrictModelMixin):
         self.use_slicing = False
 
     def enable_tiling(self, tile_size: int = 24, tile_overlap: int = 12) -> None:
-        """Encode and decode in tiles of `tile_size` latents a side that share `tile_overlap` latents, on all three axes."""
+        """Encode and decode in tiles of `tile_size` latents a side, on all axes, overlapping by `tile_overlap`."""
         if not 0 <= tile_overlap < tile_size:
             raise ValueError(f"tile_overlap: got {tile_overlap}, expected 0..{tile_size - 1} (less than tile_size).")
         self.tile = (tile_size, tile_overlap)
@@ -237,7 +239,7 @@ class VQModel3D(StrictModelMixin):
         scale_out: int,
         channels: int,
     ) -> torch.Tensor:
-        """`network` on `x`, sliced and tiled as asked; one latent is `scale_in` voxels of `x`, `scale_out` of the result."""
+        """`network` on `x`, in slices and tiles; a latent is `scale_in` voxels of `x` and `scale_out` of the result."""
         if self.use_slicing and len(x) > 1:
             items = [self._in_parts(network, item, scale_in, scale_out, channels) for item in x.split(1)]
             return torch.cat(items)
@@ -257,8 +259,8 @@ class VQModel3D(StrictModelMixin):
 def _tile_axis(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int, int, torch.Tensor]]:
     """(start, size, weights) of the tiles along one axis, in latents; weights, at `scale` samples a latent, sum to 1.
 
-    In an overlap the outer quarter of each tile counts nothing, as its convolutions looked past the tile's edge; the middle
-    half blends linearly.
+    In an overlap the outer quarter of each tile counts nothing, as its convolutions looked past the tile's edge; the
+    middle half blends linearly.
     """
     if length <= tile:
         return [(0, length, torch.ones(length * scale))]

@@ -50,8 +50,8 @@ def _parameters(part) -> str:
 
 _BODY = """# {title}
 
-A [GuideGen](https://arxiv.org/abs/2403.07247) pipeline: a clinical sentence becomes a label map of the torso (19 organs and a
-tumour) and the CT that belongs to it, as a pair of NIfTI files on one affine.
+A [GuideGen](https://arxiv.org/abs/2403.07247) pipeline: a clinical sentence becomes a label map of the torso (19
+organs and a tumour) and the CT that belongs to it, as a pair of NIfTI files on one affine.
 
 ```python
 import guidegen_diffusers
@@ -75,6 +75,6 @@ case.save("case")  # ct.nii.gz, labels.nii.gz, preview.png, case.json
 
 ## Limits
 
-The volumes are synthetic: they show no patient and must not inform the care of one. What the weights were trained on, and how
-well, is for whoever trained them to state here; this card was written from the pipeline's configuration alone.
+The volumes are synthetic: they show no patient and must not inform the care of one. What the weights were trained on,
+and how well, is for whoever trained them to state here; this card was written from the pipeline's configuration alone.
 """

@@ -4,7 +4,8 @@
                            -> Stage III (LFG): latent diffusion, guided by both maps and the text
                            -> Stage II (CAE): the decoder of the contrast-aware VQ autoencoder -> CT in HU
 
-`__call__` reads in this order. A label map of one's own (`mask=`) takes the place of Stage I; `output="mask"` stops after it.
+`__call__` reads in this order. A label map of one's own (`mask=`) takes the place of Stage I; `output="mask"` stops
+after it.
 """
 
 from __future__ import annotations
@@ -14,20 +15,16 @@ import inspect
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DiffusionPipeline, SchedulerMixin
+from diffusers import DDIMScheduler, SchedulerMixin
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
 from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
-from huggingface_hub import ModelCard, create_repo
-from huggingface_hub.errors import EntryNotFoundError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..case import Case, read_label_map
@@ -35,10 +32,9 @@ from ..configs import load_config
 from ..grid import Grid
 from ..labels import CLASSES, NUM_ORGAN_CLASSES, TUMOR, split_tumor
 from ..models import CategoricalUNet3DConditionModel, LatentUNet3DConditionModel, SemanticEncoder3D, VQModel3D
-from ..models.strict_model import refuse_pickles
 from ..schedulers import CategoricalDDPMScheduler
 from ..text_encoder import small_text_encoder
-from .model_card import guidegen_model_card
+from .strict_pipeline import StrictPipeline
 
 
 __all__ = ["GuideGenPipeline", "GuideGenPipelineOutput"]
@@ -55,10 +51,11 @@ Generators = torch.Generator | list[torch.Generator] | None
 class GuideGenPipelineOutput(BaseOutput):
     """
     Args:
-        ct (`np.ndarray` or `torch.Tensor` of shape `(B, X, Y, Z)`, `int16`): HU; latents with `output_type="latent"`; None
-            with `output="mask"`.
+        ct (`np.ndarray` or `torch.Tensor` of shape `(B, X, Y, Z)`, `int16`): HU; latents with `output_type="latent"`;
+            None with `output="mask"`.
         labels (`np.ndarray` or `torch.Tensor` of shape `(B, X, Y, Z)`, `uint8`): class ids.
-        cases (`list[Case]`): the same volumes with their affine, prompt and provenance, ready to `save`; None for latents.
+        cases (`list[Case]`): the same volumes with their affine, prompt and provenance, ready to `save`; None for
+            latents.
     """
 
     ct: np.ndarray | torch.Tensor | None
@@ -66,7 +63,7 @@ class GuideGenPipelineOutput(BaseOutput):
     cases: list[Case] | None
 
 
-class GuideGenPipeline(DiffusionPipeline):
+class GuideGenPipeline(StrictPipeline):
     """
     Text to a paired label map and CT. Every component may be None where the call at hand does not need it.
 
@@ -75,8 +72,8 @@ class GuideGenPipeline(DiffusionPipeline):
         mask_unet ([`CategoricalUNet3DConditionModel`]), mask_scheduler ([`CategoricalDDPMScheduler`]): Stage I.
         vae ([`VQModel3D`]): Stage II.
         semantic_encoder ([`SemanticEncoder3D`]), unet ([`LatentUNet3DConditionModel`]), scheduler: Stage III.
-        spacing (`float`, defaults to 3.0): edge of a voxel in mm; with the mask network's `sample_size` it is the grid.
-        max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
+        spacing (`float`, defaults to 3.0): edge of a voxel in mm; with the mask network's `sample_size` it is the
+        grid. max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
     """
 
     model_cpu_offload_seq = "text_encoder->mask_unet->semantic_encoder->unet->vae"
@@ -110,8 +107,6 @@ class GuideGenPipeline(DiffusionPipeline):
         )
         self.register_to_config(spacing=spacing, max_sequence_length=max_sequence_length)
 
-    # ------------------------------------------------------------------------------------ making, loading, saving
-
     @classmethod
     def from_config(cls, config: str | dict[str, Any], **components) -> GuideGenPipeline:
         """An untrained pipeline from a shipped configuration (`"tiny"`, `"torso-6mm"`, ...) or a dict like them.
@@ -134,55 +129,6 @@ class GuideGenPipeline(DiffusionPipeline):
                 made = component.from_config(config[name])
                 components[name] = made.eval() if isinstance(made, torch.nn.Module) else made
         return cls(spacing=config["spacing"], max_sequence_length=config["max_sequence_length"], **components)
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs) -> GuideGenPipeline:
-        """As in diffusers, from safetensors only."""
-        for name in ("", *COMPONENTS):
-            refuse_pickles(os.path.join(pretrained_model_name_or_path, name), kwargs.get("use_safetensors"))
-        return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
-
-    def save_pretrained(
-        self,
-        save_directory: str | os.PathLike,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        max_shard_size: int | str | None = None,
-        push_to_hub: bool = False,
-        **kwargs,
-    ) -> None:
-        """As in diffusers, with a model card written from the pipeline itself where the folder has none."""
-        if not safe_serialization:
-            raise ValueError("safe_serialization: got False, expected True: this package writes safetensors only.")
-        super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size)
-        card = Path(save_directory) / "README.md"
-        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
-        if not card.exists():
-            card.write_text(guidegen_model_card(self, repo_id), encoding="utf-8")
-        if push_to_hub:
-            self.push_to_hub(repo_id, variant=variant, **kwargs)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        create_pr: bool = False,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-    ) -> str:
-        """Upload the pipeline with its model card; a card that the repository has already stays."""
-        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                ModelCard.load(repo_id, token=token).save(Path(folder) / "README.md")
-            except EntryNotFoundError:
-                pass  # a new repository: save_pretrained writes its card
-            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant, repo_id=repo_id)
-            return self._upload_folder(
-                folder, repo_id, token=token, commit_message=commit_message, create_pr=create_pr
-            )
 
     # --------------------------------------------------------------------------------------------- state of a run
 
@@ -283,18 +229,18 @@ class GuideGenPipeline(DiffusionPipeline):
         ):
             if value is not None and not torch.isfinite(value).all():
                 raise ValueError(f"{name}: got NaN or infinite values, expected finite numbers.")
-        if prompt_embeds is not None and negative_prompt_embeds is not None:
-            if prompt_embeds.shape[1:] != negative_prompt_embeds.shape[1:]:
-                raise ValueError(
-                    f"negative_prompt_embeds: got shape {tuple(negative_prompt_embeds.shape)}, expected that of "
-                    f"prompt_embeds, {tuple(prompt_embeds.shape)}."
-                )
+        given = prompt_embeds is not None and negative_prompt_embeds is not None
+        if given and prompt_embeds.shape[1:] != negative_prompt_embeds.shape[1:]:
+            raise ValueError(
+                f"negative_prompt_embeds: got shape {tuple(negative_prompt_embeds.shape)}, expected that of "
+                f"prompt_embeds, {tuple(prompt_embeds.shape)}."
+            )
         if mask_latents is not None:
             shape, n = (batch_size, *self.sample_size), self.mask_scheduler.config.num_classes
             if mask_latents.shape != shape or mask_latents.dtype != torch.uint8 or mask_latents.max() >= n:
                 raise ValueError(
-                    f"mask_latents: got {tuple(mask_latents.shape)} {mask_latents.dtype}, expected {shape} torch.uint8 "
-                    f"classes below {n} (`mask_scheduler.sample_noise`)."
+                    f"mask_latents: got {tuple(mask_latents.shape)} {mask_latents.dtype}, expected {shape} "
+                    f"torch.uint8 classes below {n} (`mask_scheduler.sample_noise`)."
                 )
         for names, allowed in (
             (callback_on_step_end_tensor_inputs, self._callback_tensor_inputs),
@@ -328,7 +274,7 @@ class GuideGenPipeline(DiffusionPipeline):
             negative_prompt = [negative_prompt] * count if isinstance(negative_prompt, str) else negative_prompt
             if self.text_encoder is None:
                 raise ValueError(
-                    "negative_prompt_embeds: got none and no text encoder to make them, expected them for guidance > 1."
+                    "negative_prompt_embeds: got none, and no text encoder makes them; guidance above 1 needs them."
                 )
             negative_prompt_embeds, negative_prompt_attention_mask = self._encode_text(negative_prompt, device)
         out = (prompt_embeds, prompt_attention_mask, negative_prompt_embeds, negative_prompt_attention_mask)
@@ -417,15 +363,15 @@ class GuideGenPipeline(DiffusionPipeline):
         """
         Args:
             prompt (`str` or `list[str]`): the sentence(s); may be left out with a `mask`.
-            mask (`Case`, nibabel image, path, or a list of them): a label map of our classes to paint a CT on, on an affine of
-                its own; it is resampled to the model's grid around its centre, and Stage I is skipped.
+            mask (`Case`, nibabel image, path, or a list of them): a label map of our classes to paint a CT on, on an
+                affine of its own; it is resampled to the model's grid around its centre, and Stage I is skipped.
             output (`str`): `"pair"`, or `"mask"` to stop after Stage I.
-            num_inference_steps, guidance_scale: of the CT stage. mask_num_inference_steps, mask_guidance_scale: of the mask stage.
-                Guidance of 1 or less is off.
-            negative_prompt (`str` or `list[str]`, *optional*): what guidance leads away from, in both stages; empty by default.
+            num_inference_steps, guidance_scale: of the CT stage; guidance of 1 or less is off.
+            mask_num_inference_steps, mask_guidance_scale: of the mask stage.
+            negative_prompt (`str` or `list[str]`, *optional*): what guidance leads away from; empty by default.
             num_volumes_per_prompt (`int`): draws of each prompt (and mask).
-            generator: one for all volumes, or one for each, which makes a volume the same alone and in a batch. Without one,
-                each volume gets a generator seeded from torch's global state, and its case records that seed.
+            generator: one for all volumes, or one for each, which makes a volume the same alone and in a batch.
+                Without one, each volume gets a generator seeded from torch's global state, and its case records that seed.
             latents, mask_latents: starting noise of the CT stage and of the mask stage.
             prompt_embeds ... negative_prompt_attention_mask: results of `encode_prompt`, in place of prompts.
             output_type (`str`): `"np"`, `"pt"`, or `"latent"` for undecoded, scaled latents.
@@ -593,7 +539,7 @@ class GuideGenPipeline(DiffusionPipeline):
                 bar.update()
                 if self.interrupt:
                     break
-        # Eq. 13: the organ map is the most likely of background and organs, the tumour map where the tumour wins over all
+        # Eq. 13: the organ map is the likeliest of background and organs, the tumour map where it wins over all
         logits = self.mask_scheduler.original_logits(logits, t, before)
         labels = logits.argmax(1).to(torch.uint8) if self.interrupt else labels
         organs = logits[:, :NUM_ORGAN_CLASSES].argmax(1).to(torch.uint8)

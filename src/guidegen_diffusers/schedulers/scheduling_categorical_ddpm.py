@@ -1,5 +1,5 @@
-"""Categorical diffusion over label maps with a uniform kernel (GuideGen Stage I; multinomial diffusion, arXiv 2102.05379;
-D3PM, arXiv 2107.03006), in closed form.
+"""Categorical diffusion over label maps with a uniform kernel (GuideGen Stage I; multinomial diffusion, arXiv
+2102.05379; D3PM, arXiv 2107.03006), in closed form.
 
 Notation of the paper: N classes, t = 1..T, `abar` the cosine schedule with abar_0 = 1, and for one reverse step s < t
 
@@ -77,7 +77,7 @@ class _ReverseKernel:
         return (f * (self.a / self.z_diff) + floor).scatter_(0, j[None], floor + f_j * (self.a / self.z_same))
 
     def true_posterior(self, num_classes: int) -> tuple[tuple[float, float, float, float], ...]:
-        """pi in its two cases, x_0 != x_t and x_0 = x_t: (pi_j, pi_c, pi of any other class, sum_k pi_k log(pi_k / L_k))."""
+        """(pi_j, pi_c, pi of any other class, sum_k pi_k log(pi_k / L_k)) where x_0 != x_t, and where they agree."""
         move, stay, w, a = self.move, self.stay, self.w, self.a
         rest, pi_j, pi_c = move * w / self.z_diff, stay * w / self.z_diff, move * (w + a) / self.z_diff
         log_w, log_c = math.log(w / self.z_diff), math.log((w + a) / self.z_diff)
@@ -179,8 +179,8 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
     """
     Uniform-kernel categorical diffusion for label maps.
 
-    Timesteps count as in the paper, t = T..1, and each step goes to the next timestep of the list (the last one to 0), so
-    any decreasing subset of 1..T is exact. The network's output is a volume of logits `(B, N, X, Y, Z)`.
+    Timesteps count as in the paper, t = T..1, and each step goes to the next timestep of the list (the last one to
+    0), so any decreasing subset of 1..T is exact. The network's output is a volume of logits `(B, N, X, Y, Z)`.
 
     Args:
         num_train_timesteps (`int`, defaults to 1000): T.
@@ -273,7 +273,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         timesteps: torch.Tensor,
         generator: Generators = None,
     ) -> torch.Tensor:
-        """x_t ~ q(x_t | x_0): each voxel keeps x_0 with probability abar_t, else it takes `noise` (see `sample_noise`)."""
+        """x_t ~ q(x_t | x_0): a voxel keeps x_0 with probability abar_t, else takes `noise` (of `sample_noise`)."""
         device = original_samples.device
         keep = self.alphas_cumprod.to(timesteps.device)[timesteps.long()].to(device, torch.float32)
         u = _draw(original_samples.shape, generator, device, torch.rand)
@@ -281,7 +281,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
 
     @staticmethod
     def guide(logits_uncond: torch.Tensor, logits_cond: torch.Tensor, guidance_scale: float) -> torch.Tensor:
-        """log f_u + g (log f_c - log f_u); raw logits serve, as they differ by a constant a voxel, which softmax drops."""
+        """log f_u + g (log f_c - log f_u). Raw logits serve, off by a constant a voxel that softmax drops."""
         return torch.lerp(logits_uncond, logits_cond, guidance_scale)
 
     def original_logits(self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor) -> torch.Tensor:
@@ -406,10 +406,9 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         expected = (logits.shape[0], self.config.num_classes, *logits.shape[2:])
         if logits.ndim != 5 or tuple(logits.shape) != expected:
             raise ValueError(f"model_output: got shape {tuple(logits.shape)}, expected (B, {expected[1]}, X, Y, Z).")
-        if labels.shape != (expected[0], *expected[2:]) or labels.dtype != torch.uint8:
-            raise ValueError(
-                f"sample: got {tuple(labels.shape)} {labels.dtype}, expected {(expected[0], *expected[2:])} torch.uint8."
-            )
+        shape = (expected[0], *expected[2:])
+        if labels.shape != shape or labels.dtype != torch.uint8:
+            raise ValueError(f"sample: got {tuple(labels.shape)} {labels.dtype}, expected {shape} torch.uint8.")
 
 
 def _draw(shape: Sequence[int], generator: Generators, device: str | torch.device | None, sampler) -> torch.Tensor:
