@@ -126,7 +126,7 @@ def test_an_item_of_a_batch_is_a_single_run():
 
 def test_gradient_checkpointing_gives_the_same_gradients():
     model, losses, gradients, calls = encoder(), [], [], []
-    model.fusions[0].register_forward_hook(lambda *_: calls.append(1))
+    model.fusions[0].register_forward_pre_hook(lambda *_: calls.append(1))
     for checkpointing in (False, True):
         if checkpointing:
             model.enable_gradient_checkpointing()

@@ -239,7 +239,7 @@ class VQModel3D(StrictModelMixin):
         scale_out: int,
         channels: int,
     ) -> torch.Tensor:
-        """`network` on `x`, in slices and tiles; a latent is `scale_in` voxels of `x` and `scale_out` of the result."""
+        """`network` on `x`, in slices and tiles; a latent is `scale_in` voxels of `x`, `scale_out` of the result."""
         if self.use_slicing and len(x) > 1:
             items = [self._in_parts(network, item, scale_in, scale_out, channels) for item in x.split(1)]
             return torch.cat(items)

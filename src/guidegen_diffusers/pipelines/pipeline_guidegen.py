@@ -371,7 +371,7 @@ class GuideGenPipeline(StrictPipeline):
             negative_prompt (`str` or `list[str]`, *optional*): what guidance leads away from; empty by default.
             num_volumes_per_prompt (`int`): draws of each prompt (and mask).
             generator: one for all volumes, or one for each, which makes a volume the same alone and in a batch.
-                Without one, each volume gets a generator seeded from torch's global state, and its case records that seed.
+                Without it each volume's generator is seeded from torch's global state, and its case records the seed.
             latents, mask_latents: starting noise of the CT stage and of the mask stage.
             prompt_embeds ... negative_prompt_attention_mask: results of `encode_prompt`, in place of prompts.
             output_type (`str`): `"np"`, `"pt"`, or `"latent"` for undecoded, scaled latents.
