@@ -1,11 +1,12 @@
-"""The O(N) reverse step and KL of `CategoricalDDPMScheduler` against the N x N form of the D3PM paper (arXiv 2107.03006),
+"""The O(N) reverse step and KL of `CategoricalDDPMScheduler` against the N x N form of the D3PM paper (arXiv
+2107.03006),
 
     q(x_s = k | x_t = j, x_0 = c) = q(x_t = j | x_s = k) q(x_s = k | x_0 = c) / q(x_t = j | x_0 = c)
     p(x_s = k | x_t = j) = sum_c q(x_s = k | x_t = j, x_0 = c) f_c,   f = softmax(logits)
 
 as a reader writes it: the first line of every voxel for all c and k, a (V, N, N) tensor; its product with f; a draw of
-`torch.multinomial`, or the KL and its gradient by autograd. That both say the same is checked on a small grid first. A second
-alternative, shown without a bar, gathers the first line from a table by x_t: the least work an N x N form can do.
+`torch.multinomial`, or the KL and its gradient by autograd. That both say the same is checked on a small grid first. A
+second alternative, shown without a bar, gathers the first line from a table by x_t: the least an N x N form can do.
 """
 
 import argparse
@@ -98,7 +99,7 @@ def gradient(kl: Callable[..., torch.Tensor], logits: torch.Tensor, *labels: tor
 
 
 def check_agreement(scheduler: CategoricalDDPMScheduler, device: torch.device) -> None:
-    logits, original, noisy = inputs = case(scheduler, 8, device)
+    logits, _, noisy = inputs = case(scheduler, 8, device)
     s = scheduler.previous_timestep(T)
     p = scheduler.posterior(logits, T, noisy, s).movedim(1, -1).flatten(0, 3)
     kl, grad = our_kl(scheduler, *inputs), gradient(partial(our_kl, scheduler), *inputs)

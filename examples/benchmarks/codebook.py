@@ -1,5 +1,5 @@
-"""Nearest code by blocks of rows (`nearest_code`) against the dense table of distances, `torch.cdist(...).argmin(1)`, at the
-sizes of the paper: 32^3 latents and a codebook of 8192 codes of 8 dimensions. That the codes found are as near is checked.
+"""Nearest code by blocks of rows (`nearest_code`) against the dense table of distances, `torch.cdist(...).argmin(1)`, at
+the sizes of the paper: 32^3 latents and 8192 codes of 8 dimensions. That the codes found are as near is checked first.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""The decoder of `VQModel3D` in tiles against the whole volume at once, with the autoencoder of the configuration "torso-3mm" and
-random weights: how far the two volumes differ at most, relative to the range of the whole one, for tiles that share more and
-more latents; and the memory of both beyond the output for volumes of 1, 2 and 4 times the latents.
+"""The decoder of `VQModel3D` in tiles against the whole volume at once, with the autoencoder of the configuration
+"torso-3mm" and random weights: how far the two differ at most, relative to the range of the whole volume, for tiles
+that share more and more latents; and the memory of both beyond the output for 1, 2 and 4 times the latents.
 """
 
 import argparse

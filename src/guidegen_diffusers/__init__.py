@@ -1,5 +1,7 @@
 """GuideGen for diffusers: a clinical sentence to a full-torso label map and the CT that belongs to it."""
 
+__version__ = "0.1.0"
+
 from . import labels
 from ._registration import register
 from .case import Case
@@ -18,8 +20,6 @@ from .models import (
 from .pipelines import GuideGenPipeline, GuideGenPipelineOutput
 from .schedulers import CategoricalDDPMScheduler
 
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Case",

@@ -4,10 +4,10 @@ import copy
 
 import pytest
 import torch
-from diffusers.models.attention_dispatch import AttentionBackendName
 from diffusers.training_utils import EMAModel
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from guidegen_diffusers.models.attention import Attention
 from guidegen_diffusers.models.unet_3d_condition import (
     AttentionBlock3D,
     CategoricalUNet3DConditionModel,
@@ -238,15 +238,16 @@ def test_writing_a_patch_is_the_inverse_of_reading_it(patch_size):
     assert not logits[:, 1:].any()
 
 
-class TensorsMade(TorchDispatchMode):
-    """Records the size and dtype of every tensor that any operation makes."""
+class Operations(TorchDispatchMode):
+    """Records the name of every operation, and the size and dtype of every tensor that it makes."""
 
     def __init__(self):
         super().__init__()
-        self.made = []
+        self.names, self.made = [], []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
+        self.names.append(str(func))
         self.made += [
             (x.numel(), x.dtype) for x in torch.utils._pytree.tree_leaves(out) if isinstance(x, torch.Tensor)
         ]
@@ -258,12 +259,12 @@ def test_labels_never_become_a_one_hot(patch_size):
     grid = tuple(n * patch_size for n in GRID)
     model, batch = unet(CATEGORICAL, BARE, patch_size=patch_size), inputs(CATEGORICAL, grid)
     way_in, voxels = [], batch[0].numel()
-    with TensorsMade() as tensors:
-        model.down[0][0].register_forward_pre_hook(lambda *_: way_in.extend(tensors.made))
+    with Operations() as operations:
+        model.down[0][0].register_forward_pre_hook(lambda *_: way_in.extend(operations.made))
         run(model, *batch)
     assert max(numel for numel, _ in way_in) <= 8 * voxels, "at most the features of the stem, 8 a voxel"
     assert max(numel for numel, dtype in way_in if dtype.is_floating_point) == 8 * voxels // patch_size**3
-    assert (21 * voxels, torch.float32) in tensors.made, "the logits are seen, so that a one-hot would be"
+    assert (21 * voxels, torch.float32) in operations.made, "the logits are seen, so that a one-hot would be"
 
 
 @PATCHES
@@ -323,19 +324,26 @@ def test_a_network_without_text_needs_none(variant):
 
 @VARIANTS
 @pytest.mark.parametrize("masked", [True, False])
-def test_knowledge_queries_stand_beside_the_text(variant, masked):
-    model, (sample, timestep, text, mask) = unet(variant, KNOWLEDGE), inputs(variant)
+def test_each_level_has_its_own_knowledge_queries_beside_the_text(variant, masked):
+    model, (sample, timestep, text, mask) = unet(variant, CROSS, num_knowledge_queries=3), inputs(variant)
+    mask = mask if masked else None
+    assert list(model.knowledge) == ["0", "1"]
     seen = []
-    model.mid[0].attention.register_forward_pre_hook(lambda module, args: seen.append(args[1:]))
-    run(model, sample, timestep, text, mask if masked else None)
-    (context, context_mask) = seen[0]
-    assert list(model.knowledge) == ["1"], "one set of queries for each level that reads text"
-    assert context.shape == (2, 5 + 3, 16)
-    assert torch.equal(context[:, :5], text)
-    if masked:
-        assert torch.equal(context_mask, torch.cat([mask, torch.ones(2, 3, dtype=torch.bool)], 1))
-    else:
-        assert context_mask is None
+    for level, layers in [*enumerate(model.down), (1, [*model.mid]), *zip((1, 0), model.up, strict=True)]:
+        for layer in layers:
+            hook = layer.attention.register_forward_pre_hook
+            hook(lambda module, args, level=level: seen.append((level, *args[1:])))
+    run(model, sample, timestep, text, mask)
+    assert [level for level, *_ in seen] == [0, 1, 1, 1, 1, 1, 0, 0]
+    for level, context, context_mask in seen:
+        assert context.shape == (2, 5 + 3, 16)
+        assert torch.equal(context[:, :5], text)
+        with torch.no_grad():
+            assert torch.equal(context, model.knowledge[str(level)](text, mask)[0])
+        if masked:
+            assert torch.equal(context_mask, torch.cat([mask, torch.ones(2, 3, dtype=torch.bool)], 1))
+        else:
+            assert context_mask is None
 
 
 @VARIANTS
@@ -564,19 +572,29 @@ def test_a_compiled_graph_equals_eager(variant):
     assert torch.allclose(run(compiled, *batch), run(model, *batch), atol=1e-5)
 
 
+def fused_attentions(model, batch):
+    """How often a fused attention kernel ran."""
+    with Operations() as operations:
+        run(model, *batch)
+    return sum("_scaled_dot_product_" in name for name in operations.names)
+
+
 @VARIANTS
-def test_another_attention_backend_gives_the_same_output(variant):
-    model, batch = unet(variant), inputs(variant)
+def test_an_attention_backend_belongs_to_its_model_and_gives_the_same_output(variant):
+    model, other, batch = unet(variant), unet(variant), inputs(variant)
     out = run(model, *batch)
-    processors = [m.processor for m in model.modules() if hasattr(m, "processor")]
+    attentions = sum(isinstance(module, Attention) for module in model.modules())
+    assert fused_attentions(model, batch) == attentions > 0
     try:
         model.set_attention_backend("_native_math")
-        assert {p._attention_backend for p in processors} == {AttentionBackendName._NATIVE_MATH}
+        other.set_attention_backend("native")  # set last, it is also what models without a choice of their own take
+        assert fused_attentions(model, batch) == 0
+        assert fused_attentions(other, batch) == attentions
         assert torch.allclose(run(model, *batch), out, atol=1e-5)
     finally:
-        model.set_attention_backend("native")  # resetting leaves the library's own default where it was set last
         model.reset_attention_backend()
-    assert {p._attention_backend for p in processors} == {None}
+        other.reset_attention_backend()
+    assert fused_attentions(model, batch) == attentions
     assert torch.equal(run(model, *batch), out)
 
 

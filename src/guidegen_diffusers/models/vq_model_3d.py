@@ -185,7 +185,7 @@ class VQModel3D(StrictModelMixin):
     def disable_slicing(self) -> None:
         self.use_slicing = False
 
-    def enable_tiling(self, tile_size: int = 24, tile_overlap: int = 12) -> None:
+    def enable_tiling(self, tile_size: int = 32, tile_overlap: int = 16) -> None:
         """Encode and decode in tiles of `tile_size` latents a side, on all axes, overlapping by `tile_overlap`."""
         if not 0 <= tile_overlap < tile_size:
             raise ValueError(f"tile_overlap: got {tile_overlap}, expected 0..{tile_size - 1} (less than tile_size).")
@@ -259,13 +259,13 @@ class VQModel3D(StrictModelMixin):
 def _tile_axis(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int, int, torch.Tensor]]:
     """(start, size, weights) of the tiles along one axis, in latents; weights, at `scale` samples a latent, sum to 1.
 
-    In an overlap the outer quarter of each tile counts nothing, as its convolutions looked past the tile's edge; the
-    middle half blends linearly.
+    In an overlap the outer three eighths of each tile count nothing, as convolutions there looked past the tile's
+    edge; the middle quarter blends linearly.
     """
     if length <= tile:
         return [(0, length, torch.ones(length * scale))]
     starts = [*range(0, length - tile, tile - overlap), length - tile]
-    margin, ramp = overlap * scale / 4, max(overlap * scale / 2, 1e-6)
+    margin, ramp = overlap * scale * 3 / 8, max(overlap * scale / 4, 1e-6)
     total, tiles = torch.zeros(length * scale), []
     for start in starts:
         position = torch.arange(tile * scale) + 0.5

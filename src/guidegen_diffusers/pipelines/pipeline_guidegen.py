@@ -27,6 +27,7 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .. import __version__
 from ..case import Case, read_label_map
 from ..configs import load_config
 from ..grid import Grid
@@ -72,8 +73,8 @@ class GuideGenPipeline(StrictPipeline):
         mask_unet ([`CategoricalUNet3DConditionModel`]), mask_scheduler ([`CategoricalDDPMScheduler`]): Stage I.
         vae ([`VQModel3D`]): Stage II.
         semantic_encoder ([`SemanticEncoder3D`]), unet ([`LatentUNet3DConditionModel`]), scheduler: Stage III.
-        spacing (`float`, defaults to 3.0): edge of a voxel in mm; with the mask network's `sample_size` it is the
-        grid. max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
+        spacing (`float`, defaults to 3.0): edge of a voxel in mm; with the mask network's `sample_size`, the grid.
+        max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
     """
 
     model_cpu_offload_seq = "text_encoder->mask_unet->semantic_encoder->unet->vae"
@@ -196,14 +197,15 @@ class GuideGenPipeline(StrictPipeline):
         lacking = [name for name in needed if getattr(self, name) is None]
         if lacking:
             raise ValueError(f"This call needs {', '.join(lacking)}, which the pipeline was made without.")
-        for name, value, count in (("prompt", prompt, None), ("negative_prompt", negative_prompt, "prompt")):
-            if value is None or isinstance(value, str):
-                continue
-            if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
+        if not isinstance(num_volumes_per_prompt, int) or num_volumes_per_prompt < 1:
+            raise ValueError(f"num_volumes_per_prompt: got {num_volumes_per_prompt!r}, expected 1 or more.")
+        for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt)):
+            strings = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
+            if value is not None and not isinstance(value, str) and not strings:
                 raise TypeError(f"{name}: got {value!r}, expected a string or a list of strings.")
-            expected = len(prompt) if count and isinstance(prompt, list) else 1
-            if count and len(value) != expected:
-                raise ValueError(f"{name}: got {len(value)} strings, expected {expected}, one for each prompt.")
+        count = batch_size // num_volumes_per_prompt
+        if isinstance(negative_prompt, list) and len(negative_prompt) != count:
+            raise ValueError(f"negative_prompt: got {len(negative_prompt)} strings, expected {count}, one a prompt.")
         if prompt is not None and prompt_embeds is not None:
             raise ValueError("prompt_embeds: got them together with a prompt, expected one of the two.")
         if prompt is None and prompt_embeds is None and mask is None:
@@ -218,8 +220,6 @@ class GuideGenPipeline(StrictPipeline):
         for name, value in (("guidance_scale", guidance_scale), ("mask_guidance_scale", mask_guidance_scale)):
             if not math.isfinite(value):
                 raise ValueError(f"{name}: got {value}, expected a finite number.")
-        if not isinstance(num_volumes_per_prompt, int) or num_volumes_per_prompt < 1:
-            raise ValueError(f"num_volumes_per_prompt: got {num_volumes_per_prompt!r}, expected 1 or more.")
         if isinstance(generator, list) and len(generator) != batch_size:
             raise ValueError(f"generator: got a list of {len(generator)}, expected {batch_size}, one for each volume.")
         for name, value in (
@@ -593,14 +593,15 @@ class GuideGenPipeline(StrictPipeline):
     def _provenance(self, index: int, generator: Generators, run: dict[str, Any]) -> dict[str, Any]:
         own = isinstance(generator, list)
         model = self.name_or_path
-        libraries = ("guidegen-diffusers", "torch", "diffusers", "transformers", "numpy", "nibabel")
+        libraries = ("torch", "diffusers", "transformers", "numpy", "nibabel")
         return {
             "synthetic": True,
             "model": (os.path.basename(os.path.normpath(model)) if os.path.isdir(model or "") else model) or "unnamed",
             "seed": (generator[index] if own else generator).initial_seed(),
             "index": 0 if own else index,  # which draw of that generator
             **{key: value for key, value in run.items() if value is not None},
-            "versions": {"python": platform.python_version()} | {n: importlib.metadata.version(n) for n in libraries},
+            "versions": {"guidegen-diffusers": __version__, "python": platform.python_version()}
+            | {name: importlib.metadata.version(name) for name in libraries},
         }
 
 
