@@ -169,7 +169,7 @@ def main() -> None:
         ratio = extra and extra / logits_size
         rows.append(row(f"{what}, {args.large}^3: extra memory / logits", extra, logits_size, "MB", ratio, "<= 2.5"))
     print_table(
-        f"{scheduler.config.num_classes} classes, t = {T}, float32, {args.device}, {args.threads} threads; "
+        f"{scheduler.config.num_classes} classes, t = {T}, float32, {args.device}, threads: {args.threads}; "
         f"medians of {args.repeats}",
         rows,
     )

@@ -1,5 +1,5 @@
-"""Nearest code by blocks of rows (`nearest_code`) against the dense table of distances, `torch.cdist(...).argmin(1)`, at
-the sizes of the paper: 32^3 latents and 8192 codes of 8 dimensions. That the codes found are as near is checked first.
+"""Nearest code by blocks of rows (`nearest_code`) against the dense table of distances, `torch.cdist(...).argmin(1)`,
+at the sizes of the paper: 32^3 latents and 8192 codes of 8 dimensions. That the codes found are as near is checked.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
         row("extra memory / 64 MB", ours, limit, "MB", ours and ours / limit, "<= 1"),
     ]
     print_table(
-        f"{args.size}^3 vectors x {args.codes} codes x 8, float32, {args.device}, {args.threads} threads; "
+        f"{args.size}^3 vectors x {args.codes} codes x 8, float32, {args.device}, threads: {args.threads}; "
         f"medians of {args.repeats}",
         rows,
     )

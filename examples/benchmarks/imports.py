@@ -1,6 +1,6 @@
-"""What `import guidegen_diffusers` costs, in fresh interpreters: after the part of diffusers that any user of a pipeline
-has paid for already (the bar), and after a bare `import diffusers`, which loads next to nothing until a class is asked
-for (shown without a bar: every pipeline class of diffusers pays most of that).
+"""What `import guidegen_diffusers` costs, in fresh interpreters: after the part of diffusers that any user of a
+pipeline has paid for already (the bar), and after a bare `import diffusers`, which loads next to nothing until a
+class is asked for (shown without a bar: every pipeline class of diffusers pays most of that).
 """
 
 import argparse

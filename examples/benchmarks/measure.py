@@ -1,7 +1,7 @@
-"""How the benchmarks measure. Two callables are timed in turn (A B A B ...), so that whatever else the machine does meets
-both and the ratio survives it. The memory a call takes at its peak, beyond what was held before it, comes from the
-CUDA allocator or, on a Linux CPU, from the peak resident set of the process, which Linux lets a process reset; known
-allocations are measured first, and without agreement there are no figures. Elsewhere memory is not measured.
+"""How the benchmarks measure. Two callables are timed in turn (A B A B ...), so that whatever else the machine does
+meets both and the ratio survives it. The memory a call takes at its peak, beyond what was held before it, comes from
+the CUDA allocator or, on a Linux CPU, from the peak resident set of the process, which Linux lets a process reset;
+known allocations are measured first, and without agreement there are no figures. Elsewhere memory is not measured.
 """
 
 import ctypes
@@ -45,7 +45,7 @@ def row(
     ratio: float | None = None,
     bar: str = "",
 ) -> tuple[str, ...]:
-    """A line of `print_table`; the ratio is alternative / ours unless given, the bar like ">= 25", "<= 2.5" or nothing."""
+    """A line of `print_table`; the ratio is alternative / ours unless given, the bar ">= 25", "<= 2.5" or nothing."""
     if ours is None or alternative is None:
         return what, "not measured", "not measured", "", bar, ""
     ratio = alternative / ours if ratio is None else ratio

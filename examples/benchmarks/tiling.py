@@ -43,7 +43,7 @@ def memory_rows(vae: VQModel3D, tile_size: int, device: torch.device) -> list[tu
     for times in (1, 2, 4):
         shape = (2 * tile_size * times, tile_size, tile_size)
         latents = torch.randn(1, vae.config.latent_channels, *shape, device=device)
-        small = torch.randn(1, vae.config.latent_channels, 4, 4, 4, device=device)
+        small = latents[:, :, :tile_size]
         output = latents[:, :1].numel() * vae.downscale_factor**3 * latents.element_size()
         extra = [
             extra_peak_memory(partial(decode, vae, way, latents), partial(decode, vae, way, small), device)
@@ -60,8 +60,10 @@ def memory_rows(vae: VQModel3D, tile_size: int, device: torch.device) -> list[tu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Decoding in tiles against decoding whole.")
-    parser.add_argument("--size", type=int, default=24, help="latents a side of the tiles compared (default: 24)")
-    parser.add_argument("--overlaps", type=int, nargs="+", default=[4, 8, 12, 16, 20], help="latents shared, rising")
+    parser.add_argument("--size", type=int, default=32, help="latents a side of the tiles compared (default: 32)")
+    parser.add_argument(
+        "--overlaps", type=int, nargs="+", default=[4, 8, 12, 16], help="latents shared; the last has the bar"
+    )
     parser.add_argument(
         "--memory-size", type=int, default=16, help="latents a side of the tiles weighed (default: 16)"
     )

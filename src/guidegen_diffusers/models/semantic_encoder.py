@@ -43,8 +43,9 @@ class SemanticEncoder3DOutput(BaseOutput):
 
 
 def _pool(x: torch.Tensor, factor: int) -> torch.Tensor:
-    """Means over cells of `factor` voxels a side; in float32, as torch has no half-precision pooling on the CPU."""
-    return F.avg_pool3d(x.float(), factor, ceil_mode=True).to(x.dtype)
+    """Means over cells of about `factor` voxels a side; in float32, as the CPU pools no half precision."""
+    size = [math.ceil(n / factor) for n in x.shape[2:]]
+    return F.adaptive_avg_pool3d(x.float(), size).to(x.dtype)
 
 
 class TumorFusion3D(nn.Module):
@@ -58,10 +59,10 @@ class TumorFusion3D(nn.Module):
         self.mlp = FeedForward(channels, mult=2, activation_fn="gelu")
 
     def forward(self, organ: torch.Tensor, tumor: torch.Tensor) -> torch.Tensor:  # both (B, C, x, y, z)
-        excess = math.prod(tumor.shape[2:]) / self.max_tumor_tokens
-        pool = math.ceil(excess ** (1 / 3) - 1e-9)
-        if pool > 1:
-            tumor = _pool(tumor, pool)
+        factor = 1
+        while math.prod(math.ceil(n / factor) for n in tumor.shape[2:]) > self.max_tumor_tokens:
+            factor += 1
+        tumor = _pool(tumor, factor) if factor > 1 else tumor
         query = rearrange(organ, "b c x y z -> b (x y z) c")
         update = self.attention(query, rearrange(tumor, "b c x y z -> b (x y z) c"))
         update = self.mlp(self.norm(update))
