@@ -140,8 +140,8 @@ def test_tiled_decode_equals_full_decode(widths):
         assert error(model.decode(latents).sample, full)[0] < 1e-5
         model.enable_tiling()
         worst, mean = error(model.decode(latents).sample, full)
-        assert worst < 5e-3, "the default overlap leaves out the outermost latent or two of what a voxel sees"
-        assert mean < 1e-4
+        assert worst < 1e-3, "the default overlap leaves out the outermost latent or two of what a voxel sees"
+        assert mean < 1e-5
         model.enable_tiling(24, 2)
         assert error(model.decode(latents).sample, full)[0] > 1e-1, "too little overlap shows"
         model.disable_tiling()
@@ -158,8 +158,8 @@ def test_tiled_encode_equals_full_encode(widths):
         assert error(model.encode(x).latents, full)[0] < 1e-5
         model.enable_tiling()
         worst, mean = error(model.encode(x).latents, full)
-        assert worst < 5e-3
-        assert mean < 1e-4
+        assert worst < 1e-3
+        assert mean < 1e-5
         model.enable_tiling(24, 2)
         assert error(model.encode(x).latents, full)[0] > 1e-1, "too little overlap shows"
 
@@ -169,11 +169,11 @@ def test_more_overlap_is_closer_to_the_full_decode():
     errors = []
     with torch.no_grad():
         full = model.decode(latents).sample
-        for overlap in (0, 4, 8, 12, 16, 20, 24):
+        for overlap in (0, 4, 8, 12, 16):
             model.enable_tiling(32, overlap)
             errors.append(error(model.decode(latents).sample, full)[1])
     assert errors == sorted(errors, reverse=True)
-    assert errors[0] > 100 * errors[-1]
+    assert errors[0] > 1e4 * errors[-1]
 
 
 @pytest.mark.parametrize("axis", [2, 3, 4])

@@ -127,7 +127,7 @@ def test_the_sentence_reaches_both_stages(tiny):
 
 
 def test_padding_does_not_change_the_result(tiny):
-    tiny.register_to_config(max_sequence_length=64)
+    tiny.register_to_config(max_sequence_length=200)
     wide = tiny("short", generator=seeded(0), **FEW)
     tiny.register_to_config(max_sequence_length=10)
     narrow = tiny("short", generator=seeded(0), **FEW)
@@ -135,8 +135,8 @@ def test_padding_does_not_change_the_result(tiny):
 
 
 def test_a_prompt_that_is_cut_is_reported(tiny, caplog):
-    tiny("x " * 100, output="mask", mask_num_inference_steps=1)
-    assert "was cut to max_sequence_length 64" in caplog.text
+    tiny("x " * 300, output="mask", mask_num_inference_steps=1)
+    assert "was cut to max_sequence_length 256" in caplog.text
 
 
 # ------------------------------------------------------------------------------------------------- the mask and Eq. 13
@@ -145,7 +145,7 @@ def test_a_prompt_that_is_cut_is_reported(tiny, caplog):
 def test_a_mask_alone_needs_no_ct_components(tiny):
     full = tiny(SENTENCE, generator=seeded(0), **FEW)
     parts = {name: getattr(tiny, name) for name in ("tokenizer", "text_encoder", "mask_unet", "mask_scheduler")}
-    stage_one = GuideGenPipeline(**parts, spacing=24.0, max_sequence_length=64)
+    stage_one = GuideGenPipeline(**parts, spacing=24.0, max_sequence_length=256)
     result = stage_one(SENTENCE, output="mask", generator=seeded(0), mask_num_inference_steps=4)
     assert np.array_equal(result.labels, full.labels)
     assert result.ct is None
@@ -376,7 +376,7 @@ def test_a_saved_pipeline_gives_the_same_output(tiny, tmp_path, loader):
     again = loader.from_pretrained(tmp_path)
     again.set_progress_bar_config(disable=True)
     assert type(again) is GuideGenPipeline
-    assert (again.config.spacing, again.config.max_sequence_length) == (24.0, 64)
+    assert (again.config.spacing, again.config.max_sequence_length) == (24.0, 256)
     assert_same(again(SENTENCE, generator=seeded(0), **FEW), tiny(SENTENCE, generator=seeded(0), **FEW))
 
 

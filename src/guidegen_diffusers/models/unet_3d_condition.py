@@ -184,6 +184,11 @@ class UNet3DConditionModel(StrictModelMixin):
         self.norm_out = nn.GroupNorm(norm_num_groups, widths[0])
         self.gradient_checkpointing = False
 
+    def _check_grid(self, size: torch.Size, patch_size: int = 1) -> None:
+        factor = patch_size * 2 ** len(self.downsample)
+        if any(n % factor for n in size):
+            raise ValueError(f"sample: got a grid of {tuple(size)}, expected multiples of {factor}.")
+
     def trunk(
         self,
         x: torch.Tensor,  # (B, C_0, x, y, z): the stem's features
@@ -191,20 +196,13 @@ class UNet3DConditionModel(StrictModelMixin):
         text: torch.Tensor | None,  # (B, M, cross_attention_dim)
         mask: torch.Tensor | None,  # (B, M)
     ) -> torch.Tensor:
-        factor = 2 ** len(self.downsample)
-        if any(n % factor for n in x.shape[2:]):
-            patch = getattr(self.config, "patch_size", 1)
-            raise ValueError(
-                f"sample: got a grid of {tuple(n * patch for n in x.shape[2:])}, "
-                f"expected multiples of {factor * patch}."
-            )
         if mask is not None:
             mask = mask.bool()
         time = self.time_proj(torch.as_tensor(timestep, device=x.device).expand(len(x))).to(x.dtype)
         time = self.time_embedding(time)
         if self.text_embedding is not None:
             weight = text.new_ones(text.shape[:2]) if mask is None else mask.to(text.dtype)
-            mean = torch.einsum("bmc,bm->bc", text, weight) / weight.sum(1, keepdim=True)
+            mean = torch.einsum("bmc,bm->bc", text, weight) / weight.sum(1, keepdim=True).clamp(min=1)
             time = time + self.text_embedding(mean)
         if self.position_embedding is not None:
             axes = [torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in x.shape[2:]]
@@ -292,7 +290,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
 
     def forward(
         self,
-        sample: torch.Tensor,  # (B, X, Y, Z) uint8
+        sample: torch.Tensor,  # (B, X, Y, Z) uint8, ids below num_classes (not checked: that would stall a GPU)
         timestep: torch.Tensor | int,
         encoder_hidden_states: torch.Tensor,  # (B, M, cross_attention_dim)
         encoder_attention_mask: torch.Tensor | None = None,  # (B, M)
@@ -301,8 +299,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         p, n = self.config.patch_size, self.config.num_classes
         if sample.ndim != 4 or sample.dtype != torch.uint8:
             raise ValueError(f"sample: got {tuple(sample.shape)} {sample.dtype}, expected (B, X, Y, Z) torch.uint8.")
-        if any(size % p for size in sample.shape[1:]):
-            raise ValueError(f"sample: got a grid of {tuple(sample.shape[1:])}, expected multiples of patch_size {p}.")
+        self._check_grid(sample.shape[1:], p)
         patches = rearrange(sample, "b (x p) (y q) (z r) -> b x y z (p q r)", p=p, q=p, r=p).long()
         rows = patches + torch.arange(p**3, device=sample.device) * n
         x = self.label_embedding(rows.flatten(0, 3)).unflatten(0, rows.shape[:4])
@@ -365,6 +362,7 @@ class LatentUNet3DConditionModel(UNet3DConditionModel):
             raise ValueError(
                 f"sample: got shape {tuple(sample.shape)}, expected (B, {self.config.in_channels}, x, y, z)."
             )
+        self._check_grid(sample.shape[2:])
         x = self.trunk(self.conv_in(sample), timestep, encoder_hidden_states, encoder_attention_mask)
         x = self.conv_out(x)
         return UNet3DConditionOutput(sample=x) if return_dict else (x,)

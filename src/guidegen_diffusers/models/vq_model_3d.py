@@ -259,13 +259,13 @@ class VQModel3D(StrictModelMixin):
 def _tile_axis(length: int, tile: int, overlap: int, scale: int) -> list[tuple[int, int, torch.Tensor]]:
     """(start, size, weights) of the tiles along one axis, in latents; weights, at `scale` samples a latent, sum to 1.
 
-    In an overlap the outer three eighths of each tile count nothing, as convolutions there looked past the tile's
-    edge; the middle quarter blends linearly.
+    In an overlap the outer 7/16 of each tile count nothing, as convolutions there looked past the tile's edge; the
+    middle eighth blends linearly.
     """
     if length <= tile:
         return [(0, length, torch.ones(length * scale))]
     starts = [*range(0, length - tile, tile - overlap), length - tile]
-    margin, ramp = overlap * scale * 3 / 8, max(overlap * scale / 4, 1e-6)
+    margin, ramp = overlap * scale * 7 / 16, max(overlap * scale / 8, 1e-6)
     total, tiles = torch.zeros(length * scale), []
     for start in starts:
         position = torch.arange(tile * scale) + 0.5

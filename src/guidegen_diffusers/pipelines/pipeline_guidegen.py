@@ -286,7 +286,7 @@ class GuideGenPipeline(StrictPipeline):
             sentences, padding="max_length", max_length=limit, truncation=True, return_tensors="pt"
         ).to(device)
         for sentence in sentences:
-            length = len(self.tokenizer(sentence)["input_ids"])
+            length = len(self.tokenizer(sentence, verbose=False)["input_ids"])
             if length > limit:
                 logger.warning(
                     f"The prompt has {length} tokens and was cut to max_sequence_length {limit}: {sentence!r}"
