@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "src/guidegen_diffusers/__init__.py").read_text()).group(1)
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "src/guidegen_diffusers/_version.py").read_text()).group(1)
 
 setup(
     name="guidegen-diffusers",

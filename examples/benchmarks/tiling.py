@@ -41,7 +41,7 @@ def memory_rows(vae: VQModel3D, tile_size: int, device: torch.device) -> list[tu
     tile = (tile_size, tile_size // 4)
     rows, tiled = [], []
     for times in (1, 2, 4):
-        shape = (2 * tile_size * times, tile_size, tile_size)
+        shape = (tile_size * 3 // 2 * times, tile_size, tile_size)
         latents = torch.randn(1, vae.config.latent_channels, *shape, device=device)
         small = latents[:, :, :tile_size]
         output = latents[:, :1].numel() * vae.downscale_factor**3 * latents.element_size()
@@ -65,7 +65,7 @@ def main() -> None:
         "--overlaps", type=int, nargs="+", default=[4, 8, 12, 16], help="latents shared; the last has the bar"
     )
     parser.add_argument(
-        "--memory-size", type=int, default=16, help="latents a side of the tiles weighed (default: 16)"
+        "--memory-size", type=int, default=24, help="latents a side of the tiles weighed (default: 24)"
     )
     parser.add_argument("--device", type=torch.device, default="cpu")
     args = parser.parse_args()

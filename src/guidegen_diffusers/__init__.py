@@ -1,9 +1,8 @@
 """GuideGen for diffusers: a clinical sentence to a full-torso label map and the CT that belongs to it."""
 
-__version__ = "0.1.0"
-
 from . import labels
 from ._registration import register
+from ._version import __version__
 from .case import Case
 from .configs import available_configs, load_config
 from .grid import Grid
@@ -34,6 +33,7 @@ __all__ = [
     "UNet3DConditionModel",
     "VQModel3D",
     "VectorQuantizer3D",
+    "__version__",
     "available_configs",
     "codebook_use",
     "labels",

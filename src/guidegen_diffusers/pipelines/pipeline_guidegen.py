@@ -27,7 +27,7 @@ from diffusers.utils import BaseOutput, logging
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import __version__
+from .._version import __version__
 from ..case import Case, read_label_map
 from ..configs import load_config
 from ..grid import Grid
