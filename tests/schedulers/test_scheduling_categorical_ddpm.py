@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from guidegen_diffusers import CategoricalDDPMScheduler
 from guidegen_diffusers.schedulers.scheduling_categorical_ddpm import _draw_class
@@ -95,6 +96,58 @@ def test_lower_precision_stays_close_to_float64(dtype):
         torch.testing.assert_close(
             scheduler.kl_divergence(logits, x_0, x_t, times).double(), exact, rtol=1e-4, atol=1e-5
         )
+
+
+class LargestTensor(TorchDispatchMode):
+    """Watches every operation, forward and backward, and keeps the largest number of elements that one returned."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        returned = result if isinstance(result, (list, tuple)) else [result]
+        fresh = [x for x in returned if isinstance(x, torch.Tensor) and x._base is None]
+        self.largest = max([self.largest, *(x.numel() for x in fresh)])
+        return result
+
+
+def test_no_tensor_is_larger_than_the_logits_and_a_step_makes_none_of_their_size():
+    """No N x N tensor, and no one-hot of the volume."""
+    scheduler = CategoricalDDPMScheduler()
+    scheduler.set_timesteps(10)
+    logits = torch.randn(1, 21, 40, 40, 40, requires_grad=True)
+    x_t, x_0 = scheduler.sample_noise((1, 40, 40, 40)), scheduler.sample_noise((1, 40, 40, 40))
+    with LargestTensor() as step, torch.no_grad():
+        scheduler.step(logits, 500, x_t)
+    assert step.largest <= logits.numel() / 3
+    with LargestTensor() as noise:
+        scheduler.add_noise(x_0, x_t, torch.tensor([500]))
+    assert noise.largest == x_0.numel()
+    with LargestTensor() as loss:
+        scheduler.kl_divergence(logits, x_0, x_t, torch.tensor([500])).mean().backward()
+    assert loss.largest == logits.numel()  # the gradient
+
+
+def test_a_second_backward_pass_raises_instead_of_giving_a_wrong_gradient():
+    scheduler = CategoricalDDPMScheduler()
+    logits = torch.randn(1, 21, *SHAPE, requires_grad=True)
+    x_t, x_0 = scheduler.sample_noise((1, *SHAPE)), scheduler.sample_noise((1, *SHAPE))
+    loss = scheduler.kl_divergence(logits, x_0, x_t, torch.tensor([500])).mean()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_logits_receive_a_gradient_of_their_own_kind(dtype):
+    scheduler = CategoricalDDPMScheduler()
+    logits = torch.randn(2, 21, *SHAPE).to(dtype).requires_grad_()
+    exact = logits.detach().double().requires_grad_()
+    x_t, x_0 = scheduler.sample_noise((2, *SHAPE)), scheduler.sample_noise((2, *SHAPE))
+    for x in (logits, exact):
+        scheduler.kl_divergence(x, x_0, x_t, torch.tensor([20, 700])).sum().backward()
+    assert logits.grad.dtype == dtype
+    torch.testing.assert_close(logits.grad.double(), exact.grad, rtol=2e-2, atol=1e-3)
 
 
 def test_blocks_of_voxels_do_not_show():

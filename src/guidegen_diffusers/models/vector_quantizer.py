@@ -37,13 +37,14 @@ class VectorQuantizerOutput(BaseOutput):
 def nearest_code(vectors: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
     """Index of the nearest row of `codes` (K, C) for each row of `vectors` (M, C), in float32, by blocks of rows."""
     vectors, codes = vectors.float(), codes.float()
-    offset, transposed = (
-        codes.square().sum(1),
-        codes.T,
-    )  # |v - e|^2 = |v|^2 + |e|^2 - 2 v.e, and |v|^2 is the same for all e
+    # |v - e|^2 = |v|^2 + |e|^2 - 2 v.e, and |v|^2 is the same for all e
+    offset, transposed = codes.square().sum(1), codes.T
     rows = max(1, (2**20 if vectors.device.type == "cpu" else 2**23) // len(codes))
-    blocks = [torch.addmm(offset, block, transposed, alpha=-2).argmin(1) for block in vectors.split(rows)]
-    return torch.cat(blocks)
+    # one tensor: a small one kept from each block would lie between the freed tables, and the heap grow to the whole
+    indices = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
+    for block, nearest in zip(vectors.split(rows), indices.split(rows), strict=True):
+        nearest.copy_(torch.addmm(offset, block, transposed, alpha=-2).argmin(1))
+    return indices
 
 
 def codebook_use(indices: torch.Tensor, num_codes: int) -> tuple[float, float]:

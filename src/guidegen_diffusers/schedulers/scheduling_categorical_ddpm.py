@@ -74,7 +74,8 @@ class _ReverseKernel:
         """w S + a f_k / Z_k for a block: f (N, V), j (V,) -> (N, V)."""
         f_j = f.gather(0, j[None])  # (1, V)
         floor = self.w * (f_j / self.z_same + (1.0 - f_j) / self.z_diff)
-        return (f * (self.a / self.z_diff) + floor).scatter_(0, j[None], floor + f_j * (self.a / self.z_same))
+        q = torch.add(floor, f, alpha=self.a / self.z_diff)
+        return q.scatter_(0, j[None], floor + f_j * (self.a / self.z_same))
 
     def true_posterior(self, num_classes: int) -> tuple[tuple[float, float, float, float], ...]:
         """(pi_j, pi_c, pi of any other class, sum_k pi_k log(pi_k / L_k)) where x_0 != x_t, and where they agree."""
@@ -117,56 +118,55 @@ def _draw_class(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
 
 
 class _PosteriorKL(torch.autograd.Function):
-    """KL(pi || p_theta) a voxel and its gradient to the logits, both by blocks: nothing but the inputs is kept.
+    """KL(pi || p_theta) a voxel and, where one is asked for, its gradient to the logits, in one pass over the blocks.
 
-    `kernels` holds one kernel an item; None in it asks for -log f_c, which is the KL of the step to s = 0.
+    The gradient is what stays between the passes; q = w S + a f_k / Z_k and h = pi / q go with their block, and as
+    sum_k h_k q_k = 1,
+
+        dKL/dlogit_k = f_k (1 - (a h_k + w sum_i h_i) / Z_k)
+
+    `kernels` holds one kernel an item; where `clean` holds, it is -log f_c, the KL of the step to s = 0.
     """
 
     @staticmethod
     def forward(ctx, logits, original, noisy, kernels, clean):
-        ctx.save_for_backward(logits, original, noisy)
-        ctx.kernels, ctx.clean = kernels, clean
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         out = torch.empty(original.shape, dtype=dtype, device=logits.device)
+        grad = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         for b, kernel in enumerate(kernels):
             for block in _blocks(original[b].numel(), logits.device):
                 c, j = original[b, block].long(), noisy[b, block].long()
-                log_f = _logits_block(logits[b], block, j, kernel).log_softmax(0)
+                x = _logits_block(logits[b], block, j, kernel)
                 if clean[b]:
+                    log_f = x.log_softmax(0)
                     out[b, block] = -log_f.gather(0, c[None])[0]
+                    if grad is not None:
+                        grad[b, :, block] = log_f.exp_().scatter_add_(0, c[None], -torch.ones_like(log_f[:1]))
                     continue
-                log_q = kernel.mixture(log_f.exp_(), j).log_()
-                same = c == j
+                f = x.softmax(0)
+                q = kernel.mixture(f, j)
+                q_j, q_c, same = q.gather(0, j[None])[0], q.gather(0, c[None])[0], c == j
                 pi_j, pi_c, rest, entropy = _by_case(kernel, same, logits.shape[1], dtype)
-                cross = rest * log_q.sum(0) + (pi_j - rest) * log_q.gather(0, j[None])[0]
-                cross += torch.where(same, 0.0, pi_c - rest) * log_q.gather(0, c[None])[0]
+                cross = rest * q.log().sum(0) + (pi_j - rest) * q_j.log()
+                cross += torch.where(same, 0.0, pi_c - rest) * q_c.log()
                 out[b, block] = entropy - cross
+                if grad is None:
+                    continue
+                h_j, h_c = pi_j / q_j, pi_c / q_c
+                h = q.reciprocal_().mul_(rest).scatter_(0, c[None], h_c[None]).scatter_(0, j[None], h_j[None])
+                floor = kernel.w * h.sum(0)
+                g_j = 1 - (kernel.a * h_j + floor) / kernel.z_same
+                g = h.mul_(-kernel.a / kernel.z_diff).add_(1 - floor / kernel.z_diff).scatter_(0, j[None], g_j[None])
+                grad[b, :, block] = g.mul_(f)
+        if grad is not None:
+            ctx.save_for_backward(grad)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
-        logits, original, noisy = ctx.saved_tensors
-        grad = torch.empty_like(logits)
-        for b, kernel in enumerate(ctx.kernels):
-            for block in _blocks(original[b].numel(), logits.device):
-                c, j = original[b, block].long(), noisy[b, block].long()
-                f = _logits_block(logits[b], block, j, kernel).softmax(0)
-                if ctx.clean[b]:
-                    one = torch.ones_like(f[:1])
-                    grad[b, :, block] = f.scatter_add_(0, c[None], -one).mul_(grad_output[b, block])
-                    continue
-                pi_j, pi_c, rest, _ = _by_case(kernel, c == j, logits.shape[1], f.dtype)
-                h = kernel.mixture(f, j).reciprocal_()  # becomes pi_k / q_k
-                h_j, h_c = pi_j * h.gather(0, j[None])[0], pi_c * h.gather(0, c[None])[0]
-                h.mul_(rest).scatter_(0, c[None], h_c[None]).scatter_(0, j[None], h_j[None])
-                # dKL/df_k = -(a h_k + w sum_i h_i) / Z_k, then through the softmax
-                g = h.mul_(-kernel.a).sub_(kernel.w / -kernel.a * h.sum(0))
-                g_j = g.gather(0, j[None]) / kernel.z_same
-                g.div_(kernel.z_diff).scatter_(0, j[None], g_j)
-                g -= (f * g).sum(0)
-                grad[b, :, block] = g.mul_(f).mul_(grad_output[b, block])
-        return grad, None, None, None, None
+        (grad,) = ctx.saved_tensors
+        return grad.mul_(grad_output[:, None]), None, None, None, None  # in place: a second backward pass raises
 
 
 def _by_case(kernel: _ReverseKernel, same: torch.Tensor, num_classes: int, dtype: torch.dtype) -> list[torch.Tensor]:
