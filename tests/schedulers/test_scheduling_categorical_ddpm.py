@@ -105,8 +105,9 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
+        held = {x.untyped_storage().data_ptr() for x in args if isinstance(x, torch.Tensor)}  # views are not new
         returned = result if isinstance(result, (list, tuple)) else [result]
-        fresh = [x for x in returned if isinstance(x, torch.Tensor) and x._base is None]
+        fresh = [x for x in returned if isinstance(x, torch.Tensor) and x.untyped_storage().data_ptr() not in held]
         self.largest = max([self.largest, *(x.numel() for x in fresh)])
         return result
 

@@ -157,7 +157,7 @@ class _PosteriorKL(torch.autograd.Function):
                 floor = kernel.w * h.sum(0)
                 g_j = 1 - (kernel.a * h_j + floor) / kernel.z_same
                 g = h.mul_(-kernel.a / kernel.z_diff).add_(1 - floor / kernel.z_diff).scatter_(0, j[None], g_j[None])
-                grad[b, :, block] = g.mul_(f)
+                torch.mul(g, f, out=grad[b, :, block])
         if grad is not None:
             ctx.save_for_backward(grad)
         return out
