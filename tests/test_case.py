@@ -176,14 +176,24 @@ def test_damaged_folders_are_refused_with_the_file_at_fault(label_map, tmp_path)
         Case.load(folder)
 
 
-def test_label_maps_are_read_from_cases_images_files_and_folders(label_map, tmp_path):
-    case = some_case(label_map)
+def test_label_maps_are_read_from_cases_images_files_and_folders_and_keep_their_origin(label_map, tmp_path):
+    for synthetic in (True, False):
+        case = some_case(label_map, provenance={"synthetic": synthetic})
+        folder = case.save(tmp_path / str(synthetic))
+        for source in (case, folder, nib.load(folder / "labels.nii.gz"), str(folder / "labels.nii.gz")):
+            read = read_label_map(source)
+            assert read.ct is None
+            assert np.array_equal(read.labels, label_map)
+            assert np.allclose(read.affine, case.affine, atol=1e-4)
+            assert read.synthetic is synthetic
+    assert read_label_map(nib.Nifti1Image(label_map, np.eye(4))).synthetic is False
+
+
+def test_a_ct_painted_on_a_real_label_map_does_not_make_the_labels_synthetic(label_map, tmp_path):
+    case = some_case(label_map, provenance={"synthetic": True, "synthetic_labels": False})
     folder = case.save(tmp_path / "case")
-    image = nib.Nifti1Image(label_map, case.affine)
-    for source in (case, image, folder, str(folder / "labels.nii.gz")):
-        labels, affine = read_label_map(source)
-        assert np.array_equal(labels, label_map)
-        assert np.allclose(affine, case.affine, atol=1e-4)
+    assert b"SYNTHETIC" in nib.load(folder / "ct.nii.gz").header["descrip"].item()
+    assert b"SYNTHETIC" not in nib.load(folder / "labels.nii.gz").header["descrip"].item()
 
 
 def test_a_label_map_without_an_affine_is_refused(label_map, tmp_path):

@@ -68,6 +68,24 @@ def test_volumes_in_millilitres_survive_resampling():
         assert volume == pytest.approx((ball == 3).sum(), rel=0.03)
 
 
+@pytest.mark.parametrize(("fine", "coarse"), [(3.0, 6.0), (1.5, 6.0), (2.0, 3.0)])
+def test_a_tumor_keeps_its_volume_as_well_as_an_organ_does(fine, coarse):
+    """Within the liver, whose id is lower: ties must not all go to the lower id."""
+    n = round(150 / fine)
+    axes = np.ogrid[tuple(slice(n) for _ in range(3))]
+    ball = sum(((a + 0.5) * fine - 75.3) ** 2 for a in axes) < 20**2
+    source = Grid.centered((n, n, n), fine)
+    grid = Grid.centered([round(150 / coarse)] * 3, coarse)
+    kept = {}
+    for inside, outside in ((20, 3), (1, 3)):
+        volume = np.where(ball, inside, outside).astype(np.uint8)
+        kept[inside] = (
+            (grid.resample_labels(volume, source.affine) == inside).sum() * coarse**3 / (ball.sum() * fine**3)
+        )
+    assert kept[20] == pytest.approx(kept[1], rel=0.06)
+    assert kept[20] == pytest.approx(1, rel=0.06)
+
+
 def test_beyond_the_source_lies_background():
     grid = Grid.centered((6, 6, 6), 2.0)
     labels = np.full((2, 2, 2), 5, np.uint8)

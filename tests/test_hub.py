@@ -22,7 +22,7 @@ from guidegen_diffusers import GuideGenPipeline
 torch.manual_seed(0)
 pipe = GuideGenPipeline.from_config("tiny")
 pipe.push_to_hub("someone/torso")
-pipe.save_pretrained(sys.argv[1] + "/torso-b", push_to_hub=True, repo_id="someone/torso-b")
+pipe.save_pretrained(sys.argv[1] + "/torso-b", push_to_hub=True, repo_id="someone/torso-b", max_shard_size="200KB")
 pipe.vae.push_to_hub("someone/vae")
 pipe.mask_scheduler.push_to_hub("someone/scheduler")
 """
@@ -106,7 +106,8 @@ def test_components_are_named_by_the_package_and_not_by_a_module_path(hub):
     index = json.loads(hub.files("someone/torso")["model_index.json"])
     assert index["mask_unet"] == ["guidegen_diffusers", "CategoricalUNet3DConditionModel"]
     assert index["vae"] == ["guidegen_diffusers", "VQModel3D"]
-    assert {entry[0] for entry in index.values() if isinstance(entry, list)} == {
+    assert index["sample_size"] == [16, 12, 24]
+    assert {entry[0] for name, entry in index.items() if isinstance(entry, list) and name != "sample_size"} == {
         "guidegen_diffusers",
         "diffusers",
         "transformers",
@@ -128,6 +129,12 @@ def test_the_card_on_the_hub_is_ours_and_says_how_to_load(hub, name):
     assert "import guidegen_diffusers" in card.text
     assert f'from_pretrained("{name}"' in card.text
     assert "16 x 12 x 24 voxels of 24 mm" in card.text
+
+
+def test_what_is_saved_is_what_is_pushed(hub):
+    """Shards included: the upload is the folder, not another save of the pipeline."""
+    shards = [f for f in hub.files("someone/torso-b") if f.startswith("mask_unet/") and "-of-" in f]
+    assert len(shards) > 1
 
 
 def test_a_card_that_someone_wrote_stays(hub, tmp_path):

@@ -25,6 +25,7 @@ from .preview import draw_preview
 
 __all__ = ["Case", "read_label_map"]
 
+SYNTHETIC = "SYNTHETIC"  # how `descrip` begins in the header of a generated volume
 CT, LABELS, PREVIEW, RECORD = "ct.nii.gz", "labels.nii.gz", "preview.png", "case.json"
 
 
@@ -77,13 +78,7 @@ class Case:
     def save(self, folder: str | os.PathLike, overwrite: bool = False) -> Path:
         """Write the four files (three without a CT) to `folder`, complete or not at all."""
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise FileExistsError(f"{folder}: this is a file, expected a folder to save a case to.")
-        held = [name for name in (RECORD, CT, LABELS, PREVIEW) if (folder / name).exists()]
-        if held and not overwrite:
-            raise FileExistsError(
-                f"{folder}: holds {', '.join(held)} already; pass overwrite=True to replace the case."
-            )
+        held = self.check_free(folder, overwrite)
         folder.parent.mkdir(parents=True, exist_ok=True)
         partial = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}.partial"
         partial.mkdir()
@@ -101,6 +96,17 @@ class Case:
             shutil.rmtree(partial, ignore_errors=True)
         return folder
 
+    @staticmethod
+    def check_free(folder: str | os.PathLike, overwrite: bool = False) -> list[str]:
+        """Raise where `save` would refuse to write; returns the files of a case that the folder holds already."""
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise FileExistsError(f"{folder}: this is a file, expected a folder to save a case to.")
+        held = [name for name in (RECORD, CT, LABELS, PREVIEW) if (folder / name).exists()]
+        if held and not overwrite:
+            raise FileExistsError(f"{folder}: holds {', '.join(held)}; pass overwrite=True to replace the case.")
+        return held
+
     def _write(self, folder: Path) -> None:
         record = {
             "synthetic": self.synthetic,
@@ -113,20 +119,21 @@ class Case:
         }
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
         if self.ct is not None:
-            nib.save(self._nifti(self.ct, "CT in HU"), folder / CT)
-        image = self._nifti(self.labels, "class ids")
+            nib.save(self._nifti(self.ct, "CT in HU", self.synthetic), folder / CT)
+        # a CT may be painted on the label map of a real patient
+        image = self._nifti(self.labels, "class ids", self.provenance.get("synthetic_labels", self.synthetic))
         image.header.set_intent("label")
         nib.save(image, folder / LABELS)
         self.preview().save(folder / PREVIEW)
         (folder / RECORD).write_text(text + "\n", encoding="utf-8")
 
-    def _nifti(self, volume: np.ndarray, content: str) -> nib.Nifti1Image:
+    def _nifti(self, volume: np.ndarray, content: str, synthetic: bool) -> nib.Nifti1Image:
         image = nib.Nifti1Image(volume, self.affine)
         image.set_sform(self.affine, code="scanner")
         image.set_qform(self.affine, code="scanner", strip_shears=True)
         image.header.set_xyzt_units("mm")
-        mark = "SYNTHETIC, not a patient; " if self.synthetic else ""
-        image.header["descrip"] = f"{mark}{content}; guidegen-diffusers".encode()[:79]
+        mark = f"{SYNTHETIC}, not a patient; " if synthetic else ""
+        image.header["descrip"] = f"{mark}{content}; guidegen-diffusers"
         return image
 
     @classmethod
@@ -150,17 +157,24 @@ class Case:
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels as they are stored and the affine, which must be a real one."""
+    image = _load(path)
+    return _voxels(image, str(path)), _affine(image, str(path))
+
+
+def _load(path: Path) -> nib.spatialimages.SpatialImage:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, expected a NIfTI volume.")
     try:
-        image = nib.load(path)
-        volume = np.asanyarray(image.dataobj)
+        return nib.load(path)
     except Exception as error:  # nibabel, gzip and zlib each raise their own
-        raise ValueError(
-            f"{path}: cannot be read as NIfTI ({error}); expected a whole .nii or .nii.gz file."
-        ) from error
-    return volume, _affine(image, str(path))
+        raise ValueError(f"{path}: cannot be read as NIfTI ({error}); expected a .nii or .nii.gz file.") from error
+
+
+def _voxels(image: nib.spatialimages.SpatialImage, what: str) -> np.ndarray:
+    try:
+        return np.asanyarray(image.dataobj)
+    except Exception as error:
+        raise ValueError(f"{what}: cannot be read to its end ({error}); expected a whole volume.") from error
 
 
 def _affine(image: nib.spatialimages.SpatialImage, what: str) -> np.ndarray:
@@ -172,19 +186,20 @@ def _affine(image: nib.spatialimages.SpatialImage, what: str) -> np.ndarray:
     return check_affine(image.affine, what)
 
 
-def read_label_map(source: Case | nib.spatialimages.SpatialImage | str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """A label map and its affine from a [`Case`], a nibabel image, or the path of a NIfTI file or a case's folder."""
+def read_label_map(source: Case | nib.spatialimages.SpatialImage | str | os.PathLike) -> Case:
+    """A case without CT from a [`Case`], a nibabel image, or the path of a NIfTI file or a case's folder."""
     if isinstance(source, Case):
-        return source.labels, source.affine
-    if isinstance(source, nib.spatialimages.SpatialImage):
-        volume, affine, what = np.asanyarray(source.dataobj), _affine(source, "mask"), "mask"
-    elif isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        path, what = (path / LABELS if path.is_dir() else path), f"mask {source}"
-        volume, affine = _read(path)
+        return Case(source.labels, source.affine, provenance={"synthetic": source.synthetic})
+    if isinstance(source, (str, os.PathLike)):
+        path, what = Path(source), f"mask {source}"
+        image = _load(path / LABELS if path.is_dir() else path)
+    elif isinstance(source, nib.spatialimages.SpatialImage):
+        image, what = source, "mask"
     else:
         raise TypeError(
             f"mask: got {type(source).__name__}, which has no affine; expected a Case, a nibabel image "
             "(`nib.Nifti1Image(array, affine)`) or the path of a NIfTI file."
         )
-    return check_labels(volume, what), affine
+    synthetic = isinstance(image, nib.Nifti1Image) and image.header["descrip"].item().startswith(SYNTHETIC.encode())
+    labels = check_labels(_voxels(image, what), what)
+    return Case(labels, _affine(image, what), provenance={"synthetic": synthetic})

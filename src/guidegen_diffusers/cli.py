@@ -36,15 +36,14 @@ def generate(
     """Draw cases from a sentence: CT and label map as NIfTI, a picture and a record of how they were made."""
     import torch
 
+    from .case import Case
     from .configs import available_configs
     from .pipelines import GuideGenPipeline
 
     folders = [output] if num == 1 else [output / f"case_{i:03d}" for i in range(num)]
     try:
-        if not overwrite:
-            taken = [folder for folder in folders if (folder / "case.json").exists()]
-            if taken:
-                raise FileExistsError(f"{taken[0]}: holds a case already; pass --overwrite to replace it.")
+        for folder in folders:
+            Case.check_free(folder, overwrite)
         if model in available_configs() and not os.path.isdir(model):
             torch.manual_seed(0)
             pipe = GuideGenPipeline.from_config(model)
@@ -53,7 +52,7 @@ def generate(
             )
         else:
             pipe = GuideGenPipeline.from_pretrained(model)
-        pipe = pipe.to(device)
+        pipe = _to(pipe, device)
         for i, folder in enumerate(folders):
             result = pipe(
                 prompt,
@@ -63,13 +62,20 @@ def generate(
                 mask_num_inference_steps=mask_steps,
                 guidance_scale=guidance,
                 mask_guidance_scale=mask_guidance,
-                generator=torch.Generator(device).manual_seed(seed + i),
+                generator=torch.Generator().manual_seed(seed + i),
             )
             result.cases[0].save(folder, overwrite=overwrite)
             typer.echo(f"{folder}: " + ", ".join(sorted(f.name for f in folder.iterdir())))
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         typer.secho(f"guidegen: {error}", fg="red", err=True)
         raise typer.Exit(1) from error
+
+
+def _to(pipe, device: str):
+    try:
+        return pipe.to(device)
+    except (AssertionError, NotImplementedError) as error:  # how torch says that it was built without the device
+        raise RuntimeError(f"--device {device}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -54,20 +54,22 @@ class Grid:
         """A label map on `affine` brought onto this grid, background where it does not reach.
 
         Each voxel asks the nearest source voxel at evenly spread points inside it, about one for every source voxel
-        that it covers, and takes the majority. On the same grid that is the identity.
+        that it covers, and takes the majority; in a tie its centre decides (the lowest id would favour background over
+        small organs and tumours). On the same grid this is the identity.
         """
         to_source = np.linalg.inv(affine) @ self.affine
         source_spacing = np.linalg.norm(affine[:3, :3], axis=0).min()
         points = [int(np.clip(np.ceil(s / source_spacing - 1e-3), 1, 8)) for s in self.spacing]
         votes = np.zeros((NUM_CLASSES, *self.shape), np.uint16)
         voxels = np.ogrid[tuple(slice(n) for n in self.shape)]
-        for offset in itertools.product(*((np.arange(n) + 0.5) / n - 0.5 for n in points)):
+        spread = itertools.product(*((np.arange(n) + 0.5) / n - 0.5 for n in points))
+        for offset, weight in [*((offset, 2) for offset in spread), ((0.0, 0.0, 0.0), 1)]:
             inside, index = np.ones(self.shape, bool), []
             for axis in range(3):
                 position = to_source[axis, 3] + sum(to_source[axis, k] * (voxels[k] + offset[k]) for k in range(3))
                 nearest = np.floor(position + 0.5 + 1e-6).astype(np.int32)
                 inside &= (nearest >= 0) & (nearest < labels.shape[axis])
                 index.append(nearest.clip(0, labels.shape[axis] - 1))
-            found = np.where(inside, labels[tuple(index)], 0)
-            np.put_along_axis(votes, found[None].astype(np.intp), np.take_along_axis(votes, found[None], 0) + 1, 0)
+            found = np.where(inside, labels[tuple(index)], 0)[None].astype(np.intp)
+            np.put_along_axis(votes, found, np.take_along_axis(votes, found, 0) + np.uint16(weight), 0)
         return votes.argmax(0).astype(np.uint8)

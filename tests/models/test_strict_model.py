@@ -13,7 +13,7 @@ from guidegen_diffusers import (
     SemanticEncoder3D,
     VQModel3D,
 )
-from guidegen_diffusers.models.strict_model import StrictModelMixin
+from guidegen_diffusers.models.strict_model import StrictModelMixin, refuse_pickles
 
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -142,3 +142,12 @@ def test_a_subfolder_holds_a_model(tmp_path, as_text):
     assert loaded.state_dict().keys() == expected.keys()
     assert all(torch.equal(value, expected[name]) for name, value in loaded.state_dict().items())
     assert not any(parameter.is_meta for parameter in loaded.parameters())
+
+
+def test_files_that_are_no_weights_do_not_matter(tmp_path):
+    for name in ("optimizer.bin", "training_args.bin", "scheduler.pt"):
+        (tmp_path / name).write_bytes(b"")
+    refuse_pickles(tmp_path, None)
+    (tmp_path / "model.bin").write_bytes(b"")
+    with pytest.raises(OSError, match=r"model\.bin"):
+        refuse_pickles(tmp_path, None)

@@ -162,6 +162,15 @@ def test_another_number_of_channels_is_an_error():
         unet(LATENT)(sample[:, :5], *rest)
 
 
+def layers_by_level(model):
+    """(level, its layers) on the way down, in the middle and on the way up."""
+    count, levels = model.config.layers_per_block, len(model.config.block_out_channels)
+    down = [(level, model.down[level * count : (level + 1) * count]) for level in range(levels)]
+    count += 1
+    up = [(levels - 1 - i, model.up[i * count : (i + 1) * count]) for i in range(levels)]
+    return [*down, (levels - 1, model.mid), *up]
+
+
 @VARIANTS
 def test_wrong_configs_are_errors(variant):
     with pytest.raises(ValueError, match="cross_attention_levels: got 1 entries, expected 2"):
@@ -184,7 +193,7 @@ def test_another_patch_size_is_an_error(patch_size):
 def stem_features(model, sample, *rest):
     """What the label embedding hands to the rest of the network, (B, C, x, y, z)."""
     features = []
-    hook = model.down[0][0].register_forward_pre_hook(lambda module, args: features.append(args[0]))
+    hook = model.down[0].register_forward_pre_hook(lambda module, args: features.append(args[0]))
     run(model, sample, *rest)
     hook.remove()
     return features[0]
@@ -260,7 +269,7 @@ def test_labels_never_become_a_one_hot(patch_size):
     model, batch = unet(CATEGORICAL, BARE, patch_size=patch_size), inputs(CATEGORICAL, grid)
     way_in, voxels = [], batch[0].numel()
     with Operations() as operations:
-        model.down[0][0].register_forward_pre_hook(lambda *_: way_in.extend(operations.made))
+        model.down[0].register_forward_pre_hook(lambda *_: way_in.extend(operations.made))
         run(model, *batch)
     assert max(numel for numel, _ in way_in) <= 8 * voxels, "at most the features of the stem, 8 a voxel"
     assert max(numel for numel, dtype in way_in if dtype.is_floating_point) == 8 * voxels // patch_size**3
@@ -329,7 +338,7 @@ def test_each_level_has_its_own_knowledge_queries_beside_the_text(variant, maske
     mask = mask if masked else None
     assert list(model.knowledge) == ["0", "1"]
     seen = []
-    for level, layers in [*enumerate(model.down), (1, [*model.mid]), *zip((1, 0), model.up, strict=True)]:
+    for level, layers in layers_by_level(model):
         for layer in layers:
             hook = layer.attention.register_forward_pre_hook
             hook(lambda module, args, level=level: seen.append((level, *args[1:])))
@@ -378,8 +387,7 @@ def test_self_attention_sees_the_whole_grid_and_cross_attention_only_its_voxel()
 def test_attention_is_at_the_levels_that_ask_for_it(variant):
     model, batch = unet(variant, DEEP), inputs(variant)
     out, tokens = run(model, *batch), []
-    levels = [*enumerate(model.down), (2, [*model.mid]), *zip((2, 1, 0), model.up, strict=True)]
-    for level, layers in levels:
+    for level, layers in layers_by_level(model):
         for layer in layers:
             cross, own = DEEP["cross_attention_levels"][level], DEEP["self_attention_levels"][level]
             assert (layer.attention is not None) == (cross or own)
@@ -440,7 +448,7 @@ def test_an_item_of_a_batch_is_a_single_run(variant, options):
 def test_gradient_checkpointing_gives_the_same_gradients(variant, options):
     model, batch = unet(variant, options).train(), inputs(variant)
     losses, gradients, calls = [], [], []
-    model.down[0][0].register_forward_pre_hook(lambda *_: calls.append(1))
+    model.down[0].register_forward_pre_hook(lambda *_: calls.append(1))
     for checkpointing in (False, True):
         if checkpointing:
             model.enable_gradient_checkpointing()

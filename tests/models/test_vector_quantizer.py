@@ -63,7 +63,7 @@ def test_quantized_latents_are_the_codes_at_their_indices():
     assert out.indices.shape == (2, 3, 2, 5)
     assert out.indices.dtype == torch.int64
     assert torch.allclose(out.sample, vq.lookup(out.indices), atol=1e-6)
-    assert torch.equal(rows(vq.lookup(out.indices)), vq.codebook.weight[out.indices.flatten()])
+    assert torch.equal(rows(vq.lookup(out.indices)), vq.codebook[out.indices.flatten()])
 
 
 def test_codes_are_a_fixed_point():
@@ -79,7 +79,7 @@ def test_the_gradient_passes_straight_through():
     upstream = torch.randn_like(z)
     (vq(z).sample * upstream).sum().backward()
     assert torch.equal(z.grad, upstream)
-    assert vq.codebook.weight.grad is None, "codes learn from the loss alone"
+    assert vq.codebook.grad is None, "codes learn from the loss alone"
 
 
 @settings(deadline=None, max_examples=25)
@@ -91,9 +91,9 @@ def test_beta_weighs_the_encoder_and_not_the_codes(beta, seed):
     e = vq.lookup(out.indices).detach()
     assert out.loss.item() == pytest.approx((1 + beta) * (z - e).square().mean().item(), rel=1e-5)
     assert torch.allclose(z.grad, beta * 2 * (z - e).detach() / z.numel(), atol=1e-7)
-    pull = torch.zeros_like(vq.codebook.weight)
+    pull = torch.zeros_like(vq.codebook)
     pull.index_add_(0, out.indices.flatten(), rows(2 * (e - z).detach() / z.numel()))
-    assert torch.allclose(vq.codebook.weight.grad, pull, atol=1e-6)
+    assert torch.allclose(vq.codebook.grad, pull, atol=1e-6)
 
 
 def test_training_counts_codes_and_evaluation_does_not():
@@ -110,7 +110,7 @@ def test_training_counts_codes_and_evaluation_does_not():
 def test_a_code_that_nothing_chooses_dies_and_a_chosen_one_lives():
     vq = quantizer()
     with torch.no_grad():
-        vq.codebook.weight[5] = 100.0
+        vq.codebook[5] = 100.0
     for step in range(500):
         vq(latents(seed=step))
     assert vq.usage[5] < 0.01
@@ -124,13 +124,13 @@ def test_only_dead_codes_restart_and_they_restart_on_latents(dead, seed):
     alive = [code for code in range(8) if code not in dead]
     vq.usage.fill_(0.5)
     vq.usage[dead] = 0.001
-    before = vq.codebook.weight.detach().clone()
+    before = vq.codebook.detach().clone()
     assert vq.restart_dead_codes(z, generator=torch.Generator().manual_seed(seed)) == len(dead)
-    assert torch.equal(vq.codebook.weight[alive], before[alive])
+    assert torch.equal(vq.codebook[alive], before[alive])
     assert (vq.usage[alive] == 0.5).all()
     assert (vq.usage[dead] == 1).all()
     for code in dead:
-        assert (rows(z) == vq.codebook.weight[code]).all(1).any()
+        assert (rows(z) == vq.codebook[code]).all(1).any()
     assert vq.restart_dead_codes(z) == 0
 
 
@@ -140,7 +140,7 @@ def test_restarts_repeat_under_a_generator():
         vq = quantizer()
         vq.usage.zero_()
         vq.restart_dead_codes(latents(), generator=torch.Generator().manual_seed(seed))
-        books.append(vq.codebook.weight.detach())
+        books.append(vq.codebook.detach())
     assert torch.equal(books[0], books[1])
     assert not torch.equal(books[0], books[2])
 

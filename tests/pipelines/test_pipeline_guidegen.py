@@ -9,7 +9,7 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.callbacks import PipelineCallback
 
-from guidegen_diffusers import Case, Grid, GuideGenPipeline
+from guidegen_diffusers import Case, Grid, GuideGenPipeline, load_config
 from guidegen_diffusers.labels import TUMOR, split_tumor
 
 
@@ -32,7 +32,7 @@ def almost_same(a, b):
     return np.array_equal(a[0], b[0]) and np.abs(a[1].astype(int) - b[1]).max() <= 2
 
 
-# ------------------------------------------------------------------------------------------------------ what comes out
+# -------------------- what comes out
 
 
 def test_a_sentence_becomes_a_pair_on_one_affine(tiny, tmp_path):
@@ -64,6 +64,40 @@ def test_the_record_says_how_to_draw_the_case_again(tiny):
     assert almost_same((again.labels, again.ct), (cases[1].labels, cases[1].ct))
     assert cases[1].provenance["versions"]["torch"] == torch.__version__
     assert cases[1].provenance["synthetic"] is True
+
+
+def test_a_generator_that_was_used_before_is_no_seed(tiny):
+    generator = seeded(4)
+    first, second = (tiny(SENTENCE, output="mask", generator=generator, mask_num_inference_steps=1) for _ in range(2))
+    assert first.cases[0].provenance["seed"] == 4
+    assert second.cases[0].provenance["seed"] is None
+    one = tiny(["a", "b"], output="mask", generator=seeded(4), negative_prompt=["x", "y"], mask_num_inference_steps=1)
+    assert [(c.provenance["seed"], c.provenance["index"]) for c in one.cases] == [(4, 0), (4, 1)]
+    assert [c.provenance["negative_prompt"] for c in one.cases] == ["x", "y"]
+
+
+def test_the_record_names_an_untrained_pipeline(tiny):
+    assert tiny(SENTENCE, output="mask", mask_num_inference_steps=1).cases[0].provenance["model"] == "tiny (untrained)"
+
+
+@pytest.mark.parametrize("stage", ["mask_unet", "unet", "vae"])
+def test_a_network_that_gives_nan_is_named_and_makes_no_case(tiny, stage):
+    last = {"mask_unet": "conv_out.bias", "unet": "conv_out.bias", "vae": "decoder.0.bias"}[stage]
+    getattr(tiny, stage).get_parameter(last).data.fill_(float("nan"))
+    with pytest.raises(ValueError, match=f"{stage} gave NaN"):
+        tiny(SENTENCE, **FEW)
+
+
+@pytest.mark.parametrize("steps", [10, 50, 200])
+def test_the_ct_stage_keeps_the_scale_of_latents_when_noise_is_predicted_roughly(tiny, steps):
+    """The best denoiser of unit-variance latents, rounded to bf16: their variance stays one at any number of steps."""
+    scheduler = tiny.scheduler
+    scheduler.set_timesteps(steps)
+    z = torch.randn(100_000, generator=seeded(0))
+    for t in scheduler.timesteps:
+        noise = (1 - scheduler.alphas_cumprod[t]) ** 0.5 * z
+        z = scheduler.step(noise.bfloat16().float(), t, z).prev_sample
+    assert z.std().item() == pytest.approx(1, abs=0.12)
 
 
 def test_torch_manual_seed_makes_runs_repeat(tiny):
@@ -139,7 +173,7 @@ def test_a_prompt_that_is_cut_is_reported(tiny, caplog):
     assert "was cut to max_sequence_length 256" in caplog.text
 
 
-# ------------------------------------------------------------------------------------------------- the mask and Eq. 13
+# -------------------- the mask and Eq. 13
 
 
 def test_a_mask_alone_needs_no_ct_components(tiny):
@@ -214,7 +248,7 @@ def test_one_mask_serves_many_prompts_and_many_masks_one_each(tiny):
 
 def test_a_given_tumor_is_split_from_its_organ(tiny):
     case = tiny(SENTENCE, generator=seeded(0), **FEW).cases[0]
-    organs, tumor, _ = tiny.prepare_mask(case)
+    organs, tumor, *_ = tiny.prepare_mask(case)
     expected = split_tumor(case.labels)
     assert np.array_equal(organs, expected[0])
     assert np.array_equal(tumor, expected[1])
@@ -227,8 +261,46 @@ def test_absent_organs_of_a_given_mask_are_reported(tiny, caplog):
     assert "liver" not in caplog.text
 
 
-# ---------------------------------------------------------------------------------------------------- text and
-# guidance
+def test_a_tumor_that_the_grid_cannot_hold_is_reported(tiny, caplog):
+    labels = np.full((96, 72, 144), 3, np.uint8)
+    labels[10, 10, 10], labels[20, 20, 20] = TUMOR, 14
+    tiny(mask=nib.Nifti1Image(labels, Grid.centered(labels.shape, 4.0).affine), num_inference_steps=1)
+    assert "The mask's adrenal_gland, tumor did not survive" in caplog.text
+    assert "has no spleen" in caplog.text
+
+
+def test_painting_needs_no_mask_network_and_keeps_the_grid(tiny, label_map):
+    own = nib.Nifti1Image(label_map, Grid.centered(label_map.shape, 30.0).affine)
+    expected = tiny(SENTENCE, mask=own, generator=seeded(0), num_inference_steps=2)
+    tiny.mask_unet = tiny.mask_scheduler = None
+    result = tiny(SENTENCE, mask=own, generator=seeded(0), num_inference_steps=2)
+    assert_same(result, expected)
+    assert np.array_equal(result.cases[0].affine, expected.cases[0].affine)
+
+
+def test_a_patients_label_map_is_not_called_synthetic(tiny, label_map, tmp_path):
+    real = Case(label_map, Grid.centered(label_map.shape, 30.0).affine)
+    for source, synthetic in (
+        (real, False),
+        (tiny(SENTENCE, output="mask", **{"mask_num_inference_steps": 2}).cases[0], True),
+    ):
+        folder = tiny(SENTENCE, mask=source, num_inference_steps=1).cases[0].save(tmp_path / str(synthetic))
+        headers = [nib.load(folder / name).header["descrip"].item() for name in ("ct.nii.gz", "labels.nii.gz")]
+        assert [b"SYNTHETIC" in h for h in headers] == [True, synthetic]
+
+
+def test_mask_timesteps_can_be_chosen(tiny):
+    seen = []
+
+    def note(pipeline, step, timestep, tensors):
+        seen.append(int(timestep))
+        return tensors
+
+    case = tiny(SENTENCE, output="mask", mask_timesteps=[1000, 900, 10], mask_callback_on_step_end=note).cases[0]
+    assert seen == case.provenance["mask_timesteps"] == [1000, 900, 10]
+
+
+# -------------------- text and guidance
 
 
 def test_encoded_prompts_serve_without_the_text_encoder(tiny):
@@ -272,8 +344,7 @@ def test_a_negative_prompt_changes_the_result(tiny):
     assert not np.array_equal(a.labels, b.labels)
 
 
-# ------------------------------------------------------------------------------------------------------------
-# callbacks
+# -------------------- callbacks
 
 
 def test_callbacks_see_every_step_of_their_stage(tiny):
@@ -354,6 +425,8 @@ def test_an_interrupted_run_stops_and_still_gives_a_label_map(tiny):
 
     result = tiny(SENTENCE, mask_callback_on_step_end=stop, **FEW)
     assert steps == [0, 1]
+    assert result.cases[0].provenance["interrupted"] is True
+    assert "num_inference_steps" not in result.cases[0].provenance
     assert result.ct is None
     assert result.labels.max() <= TUMOR
     assert tiny(SENTENCE, **FEW).ct is not None
@@ -367,7 +440,7 @@ def test_progress_bars_name_the_stage(tiny, capsys):
     assert "CT (LFG)" in shown
 
 
-# ------------------------------------------------------------------------------------------------ saving and moving
+# -------------------- saving and moving
 
 
 @pytest.mark.parametrize("loader", [GuideGenPipeline, DiffusionPipeline])
@@ -412,7 +485,7 @@ def test_a_variant_names_files_and_a_dtype_casts(tiny, tmp_path):
     assert (tmp_path / "unet" / "diffusion_pytorch_model.fp16.safetensors").exists()
     again = GuideGenPipeline.from_pretrained(tmp_path, variant="fp16", dtype=torch.bfloat16)
     assert again.mask_unet.dtype == again.unet.dtype == again.text_encoder.dtype == torch.bfloat16
-    assert again.vae.quantizer.codebook.weight.dtype == torch.float32
+    assert again.vae.quantizer.codebook.dtype == torch.float32
     again.set_progress_bar_config(disable=True)
     result = again(SENTENCE, generator=seeded(0), **FEW)
     assert result.ct.dtype == np.int16
@@ -479,10 +552,56 @@ def test_bf16_networks_agree_roughly_with_float32(tiny):
     assert np.corrcoef(exact.ravel(), rough.ravel())[0, 1] > 0.9
 
 
-def test_group_offload_gives_the_same(tiny):
-    """Leaf by leaf through a second place; here both are the CPU, which walks every hook."""
+@pytest.mark.parametrize("offload_type", ["leaf_level", "block_level"])
+def test_group_offload_brings_every_weight_in_before_it_is_used(tiny, monkeypatch, offload_type):
+    """On one device a weight that was never brought in would not be missed: here weights that are away hold NaN."""
+    from diffusers.hooks.group_offloading import ModuleGroup
+
     expected = tiny(SENTENCE, generator=seeded(0), **FEW)
-    tiny.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    away, bring_in, send_away = {}, ModuleGroup.onload_, ModuleGroup.offload_
+
+    def tensors(group):
+        inside = [x for module in group.modules for x in (*module.parameters(), *module.buffers())]
+        return [x for x in (*inside, *group.parameters, *group.buffers) if x.is_floating_point()]
+
+    def onload(group):
+        bring_in(group)
+        for x in tensors(group):
+            if id(x) in away:
+                x.data.copy_(away.pop(id(x)))
+
+    def offload(group):
+        for x in tensors(group):
+            if id(x) not in away:
+                away[id(x)] = x.data.clone()
+                x.data.fill_(float("nan"))
+        send_away(group)
+
+    monkeypatch.setattr(ModuleGroup, "onload_", onload)
+    monkeypatch.setattr(ModuleGroup, "offload_", offload)
+    options = {"num_blocks_per_group": 1} if offload_type == "block_level" else {}
+    parts = ["mask_unet", "unet", "semantic_encoder", "vae"]
+    exclude = [name for name in tiny.components if name not in parts]
+    tiny.enable_group_offload(torch.device("cpu"), offload_type=offload_type, exclude_modules=exclude, **options)
+    for part in parts:
+        for group_hook in _group_offload_hooks(getattr(tiny, part)):
+            offload(group_hook.group)
+    assert away
+    assert_same(tiny(SENTENCE, generator=seeded(0), **FEW), expected)
+
+
+def _group_offload_hooks(network):
+    registries = [m._diffusers_hook for m in network.modules() if hasattr(m, "_diffusers_hook")]
+    return [r.get_hook("group_offloading") for r in registries if r.get_hook("group_offloading") is not None]
+
+
+def test_sequential_offload_brings_every_weight_in_before_it_is_used(tiny):
+    """Accelerate keeps the weights on `meta` until their module runs."""
+    from accelerate import cpu_offload
+
+    expected = tiny(SENTENCE, generator=seeded(0), **FEW)
+    for name in tiny.model_cpu_offload_seq.split("->"):
+        cpu_offload(getattr(tiny, name), torch.device("cpu"), offload_buffers=True)
     assert_same(tiny(SENTENCE, generator=seeded(0), **FEW), expected)
 
 
@@ -547,8 +666,7 @@ def test_starting_noise_can_be_given(tiny):
     assert not np.array_equal(other.ct, given[0].ct)
 
 
-# ------------------------------------------------------------------------------------------------------------ bad
-# input
+# -------------------- bad input
 
 
 NAN = torch.full((1, 64, 16), float("nan"))
@@ -575,6 +693,52 @@ NAN = torch.full((1, 64, 16), float("nan"))
         (dict(prompt="a", mask_guidance_scale=float("inf")), ValueError, "mask_guidance_scale"),
         (dict(prompt="a", num_volumes_per_prompt=0), ValueError, "num_volumes_per_prompt"),
         (dict(prompt=["a", "b"], generator=[torch.Generator()]), ValueError, "list of 1, expected 2"),
+        (dict(prompt_embeds=torch.zeros(1, 9, 16)), ValueError, "prompt_attention_mask: got none"),
+        (
+            dict(prompt_embeds=torch.zeros(1, 9, 16), prompt_attention_mask=torch.ones(1, 8)),
+            ValueError,
+            r"prompt_attention_mask: got shape \(1, 8\)",
+        ),
+        (
+            dict(prompt_embeds=torch.zeros(1, 9, 16), prompt_attention_mask=torch.ones(1, 9)),
+            ValueError,
+            "prompt_embeds: got 9 tokens",
+        ),
+        (
+            dict(prompt_embeds=torch.zeros(1, 9, 32), prompt_attention_mask=torch.ones(1, 9)),
+            ValueError,
+            r"expected \(B, M, 16\)",
+        ),
+        (
+            dict(
+                prompt_embeds=torch.zeros(2, 9, 16),
+                prompt_attention_mask=torch.ones(2, 9),
+                negative_prompt_embeds=torch.zeros(1, 9, 16),
+                negative_prompt_attention_mask=torch.ones(1, 9),
+            ),
+            ValueError,
+            "negative_prompt_embeds: got shape",
+        ),
+        (dict(prompt="a", generator=3), TypeError, "expected a torch.Generator"),
+        (dict(prompt="a", generator=[torch.Generator(), 3], num_volumes_per_prompt=2), TypeError, "torch.Generator"),
+        (dict(prompt="a", guidance_scale=None), ValueError, "guidance_scale: got None"),
+        (dict(prompt="a", callback_on_step_end_tensor_inputs=None), ValueError, "callback tensor inputs: got None"),
+        (dict(prompt="a", mask_timesteps=[10, 20]), ValueError, "decreasing"),
+        (
+            dict(prompt="a", mask="x.nii.gz", mask_latents=torch.zeros(1, 16, 12, 24).byte()),
+            ValueError,
+            "skips their stage",
+        ),
+        (
+            dict(
+                prompt="a",
+                negative_prompt="b",
+                negative_prompt_embeds=torch.zeros(1, 9, 16),
+                negative_prompt_attention_mask=torch.ones(1, 9),
+            ),
+            ValueError,
+            "together with a negative prompt",
+        ),
         (dict(prompt_embeds=NAN, negative_prompt_embeds=torch.zeros(1, 64, 16)), ValueError, "NaN"),
         (dict(prompt="a", latents=torch.full((1, 4, 8, 6, 12), float("inf"))), ValueError, "infinite"),
         (dict(prompt="a", latents=torch.zeros(1, 4, 8, 6, 11)), ValueError, "latents: got shape"),
@@ -609,6 +773,38 @@ def test_the_call_has_the_arguments_that_diffusers_users_expect():
     parameters = inspect.signature(GuideGenPipeline.__call__).parameters
     assert set(expected.split()) <= set(parameters)
     assert parameters["guidance_scale"].default == 2.5
+
+
+def test_steps_may_be_numpy_integers(tiny):
+    tiny(SENTENCE, output="mask", mask_num_inference_steps=np.int64(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda config: config.pop("vae"), "expected a dict with the keys"),
+        (lambda config: config.update(spacng=3), "spacng"),
+    ],
+)
+def test_a_config_with_other_keys_is_refused(change, message):
+    config = load_config("tiny")
+    change(config)
+    with pytest.raises(ValueError, match=message):
+        GuideGenPipeline.from_config(config)
+
+
+def test_a_tokenizer_and_its_encoder_come_together(tiny):
+    again = GuideGenPipeline.from_config("tiny", tokenizer=tiny.tokenizer, text_encoder=tiny.text_encoder)
+    assert again.tokenizer is tiny.tokenizer
+    with pytest.raises(ValueError, match="together"):
+        GuideGenPipeline.from_config("tiny", tokenizer=tiny.tokenizer)
+
+
+def test_a_text_encoder_of_another_width_is_named(tiny):
+    wide = GuideGenPipeline.from_config("torso-6mm", vae=None, unet=None, mask_unet=None, semantic_encoder=None)
+    tiny.text_encoder = wide.text_encoder
+    with pytest.raises(ValueError, match="128 wide, the networks expect 16"):
+        tiny(SENTENCE, **FEW)
 
 
 @pytest.mark.parametrize("name", ["torso-6mm", "torso-3mm", "paper-128"])

@@ -15,6 +15,7 @@ from diffusers.models.modeling_utils import ModelMixin
 
 __all__ = ["StrictModelMixin", "refuse_pickles"]
 
+WEIGHTS = ("diffusion_pytorch_model", "pytorch_model", "model.")  # how diffusers and transformers name them
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
@@ -23,7 +24,7 @@ def refuse_pickles(folder: str | os.PathLike, use_safetensors: bool | None) -> N
     remedy = "Pickle files can run code when they are opened; ask for, or convert to, safetensors (`save_pretrained`)."
     if use_safetensors is False:
         raise ValueError(f"use_safetensors: got False, expected True. {remedy}")
-    files = [f for f in Path(folder).iterdir() if f.is_file()] if os.path.isdir(folder) else []
+    files = [f for f in Path(folder).iterdir() if f.name.startswith(WEIGHTS)] if os.path.isdir(folder) else []
     pickles = [f.name for f in files if f.suffix in PICKLES]
     if pickles and not any(f.suffix == ".safetensors" for f in files):
         raise OSError(f"{folder}: found {', '.join(sorted(pickles))}, expected a .safetensors file. {remedy}")

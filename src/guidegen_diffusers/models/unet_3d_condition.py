@@ -83,7 +83,7 @@ class AttentionBlock3D(nn.Module):
 
 
 class UNetLayer3D(nn.Module):
-    """A residual block and, at levels that have it, attention: what is checkpointed, compiled and placed as one."""
+    """A residual block and, at levels that have it, attention: what is checkpointed and placed as one."""
 
     def __init__(
         self, in_channels, out_channels, time_channels, groups, head_dim, self_attention, cross_attention_dim
@@ -122,7 +122,7 @@ class UNet3DConditionModel(StrictModelMixin):
 
     _supports_gradient_checkpointing = True
     _no_split_modules = ["UNetLayer3D"]
-    _repeated_blocks = ["UNetLayer3D"]
+    _repeated_blocks = ["AttentionBlock3D"]
 
     def __init__(
         self,
@@ -160,24 +160,23 @@ class UNet3DConditionModel(StrictModelMixin):
             shared = (time_channels, norm_num_groups, attention_head_dim, self_attention_levels[level], text_dim)
             return UNetLayer3D(in_channels, out_channels, *shared)
 
-        # every layer and every down-sampling of the way down leaves a skip for one layer of the way up
-        skips, width, last = [widths[0]], widths[0], len(widths) - 1
+        # Flat lists, so that offloading by blocks finds the layers. Every layer and every down-sampling on the way
+        # down leaves a skip for a layer on the way up.
         self.down, self.downsample = nn.ModuleList(), nn.ModuleList()
+        self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
+        skips, width, last = [widths[0]], widths[0], len(widths) - 1
         for level, out in enumerate(widths):
-            self.down.append(nn.ModuleList())
             for _ in range(layers_per_block):
-                self.down[level].append(layer(width, out, level))
+                self.down.append(layer(width, out, level))
                 width = out
                 skips.append(width)
             if level < last:
                 self.downsample.append(nn.Conv3d(width, width, 3, stride=2, padding=1))
                 skips.append(width)
         self.mid = nn.ModuleList([layer(width, width, last), layer(width, width, last)])
-        self.up, self.upsample = nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(widths))):
-            self.up.append(nn.ModuleList())
             for _ in range(layers_per_block + 1):
-                self.up[-1].append(layer(width + skips.pop(), widths[level], level))
+                self.up.append(layer(width + skips.pop(), widths[level], level))
                 width = widths[level]
             if level > 0:
                 self.upsample.append(nn.Conv3d(width, width, 3, padding=1))
@@ -215,21 +214,20 @@ class UNet3DConditionModel(StrictModelMixin):
                 return self._gradient_checkpointing_func(layer, *arguments)
             return layer(*arguments)
 
-        skips, last = [x], len(self.downsample)
-        for level, layers in enumerate(self.down):
-            for layer in layers:
-                x = run(layer, x, level)
-                skips.append(x)
-            if level < last:
-                x = self.downsample[level](x)
+        skips, last, per_level = [x], len(self.downsample), self.config.layers_per_block
+        for i, layer in enumerate(self.down):
+            x = run(layer, x, i // per_level)
+            skips.append(x)
+            if (i + 1) % per_level == 0 and i // per_level < last:
+                x = self.downsample[i // per_level](x)
                 skips.append(x)
         for layer in self.mid:
             x = run(layer, x, last)
-        for i, layers in enumerate(self.up):
-            for layer in layers:
-                x = run(layer, torch.cat([x, skips.pop()], dim=1), last - i)
-            if i < last:
-                x = self.upsample[i](F.interpolate(x, scale_factor=2.0, mode="nearest"))
+        for i, layer in enumerate(self.up):
+            up = i // (per_level + 1)
+            x = run(layer, torch.cat([x, skips.pop()], dim=1), last - up)
+            if (i + 1) % (per_level + 1) == 0 and up < last:
+                x = self.upsample[up](F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return F.silu(self.norm_out(x))
 
 

@@ -63,20 +63,19 @@ class VectorQuantizer3D(nn.Module):
     def __init__(self, num_codes: int, code_dim: int, beta: float):
         super().__init__()
         self.beta = beta
-        self.codebook = nn.Embedding(num_codes, code_dim)
-        nn.init.uniform_(self.codebook.weight, -1.0, 1.0)
+        self.codebook = nn.Parameter(torch.empty(num_codes, code_dim).uniform_(-1.0, 1.0))
         # how often each code was chosen in training, a running mean of counts a step; tells which codes are dead
         self.register_buffer("usage", torch.ones(num_codes, dtype=torch.float32))
 
     def lookup(self, indices: torch.Tensor) -> torch.Tensor:  # (B, x, y, z) -> (B, C, x, y, z)
-        return rearrange(self.codebook(indices), "b x y z c -> b c x y z")
+        return rearrange(F.embedding(indices, self.codebook), "b x y z c -> b c x y z")
 
     def forward(self, latents: torch.Tensor) -> VectorQuantizerOutput:
         with torch.autocast(latents.device.type, enabled=False):
             z = latents.float()
             with torch.no_grad():
                 vectors = rearrange(z, "b c x y z -> (b x y z) c")
-                indices = nearest_code(vectors, self.codebook.weight).view(len(z), *z.shape[2:])
+                indices = nearest_code(vectors, self.codebook).view(len(z), *z.shape[2:])
                 if self.training:
                     counts = torch.bincount(indices.flatten(), minlength=len(self.usage))
                     self.usage.lerp_(counts.to(self.usage.dtype), 0.01)
@@ -89,11 +88,14 @@ class VectorQuantizer3D(nn.Module):
     def restart_dead_codes(
         self, latents: torch.Tensor, threshold: float = 0.01, generator: torch.Generator | None = None
     ) -> int:
-        """Move codes chosen fewer than `threshold` times a step onto random vectors of `latents`; returns how many."""
+        """Move codes chosen fewer than `threshold` times a step onto random vectors of `latents`; returns how many.
+
+        With several processes, call it on one of them and broadcast `codebook` and `usage` to the others.
+        """
         dead = (self.usage < threshold).nonzero()[:, 0]
         vectors = rearrange(latents, "b c x y z -> (b x y z) c")
         source = generator.device if generator is not None else vectors.device
         pick = torch.randint(len(vectors), (len(dead),), generator=generator, device=source).to(vectors.device)
-        self.codebook.weight[dead] = vectors[pick].to(self.codebook.weight.dtype)
+        self.codebook[dead] = vectors[pick].to(self.codebook.dtype)
         self.usage[dead] = 1.0
         return len(dead)

@@ -149,6 +149,7 @@ class VQModel3D(StrictModelMixin):
     _no_split_modules = ["VQResBlock3D"]
     _repeated_blocks = ["VQResBlock3D"]
     _keep_in_fp32_modules = ["quantizer"]
+    _group_offload_block_modules = ["encoder", "decoder", "quantizer"]
 
     @register_to_config
     def __init__(
@@ -213,14 +214,15 @@ class VQModel3D(StrictModelMixin):
         channels = self.config.latent_channels
         if latents.ndim != 5 or latents.shape[1] != channels:
             raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (B, {channels}, x, y, z).")
-        z = latents if force_not_quantize else self.quantizer(latents).sample
+        z = latents if force_not_quantize else self.quantizer(latents.float()).sample
+        z = z.to(self.decoder[0].weight.dtype)
         sample = self._in_parts(self.decoder, z, 1, self.downscale_factor, self.config.in_channels)
         return DecoderOutput(sample=sample) if return_dict else (sample,)
 
     @apply_forward_hook
     def decode_indices(self, indices: torch.Tensor, return_dict: bool = True) -> DecoderOutput | tuple[torch.Tensor]:
         """Code indices (B, x, y, z) to CT."""
-        codes = self.quantizer.lookup(indices).to(self.dtype)
+        codes = self.quantizer.lookup(indices)
         return self.decode(codes, force_not_quantize=True, return_dict=return_dict)
 
     def forward(self, sample: torch.Tensor, return_dict: bool = True) -> VQModel3DOutput | tuple[torch.Tensor, ...]:

@@ -37,7 +37,7 @@ def guidegen_model_card(pipeline, repo_id: str) -> str:
 
 
 def _grid(pipeline) -> str:
-    if pipeline.mask_unet is None:
+    if pipeline.sample_size is None:
         return f"voxels of {pipeline.config.spacing:g} mm"
     size, spacing = pipeline.sample_size, pipeline.config.spacing
     extent = " x ".join(f"{n * spacing:g}" for n in size)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import math
+import numbers
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -57,6 +58,8 @@ class GuideGenPipelineOutput(BaseOutput):
         labels (`np.ndarray` or `torch.Tensor` of shape `(B, X, Y, Z)`, `uint8`): class ids.
         cases (`list[Case]`): the same volumes with their affine, prompt and provenance, ready to `save`; None for
             latents.
+
+    With `return_dict=False` the call gives all three, (ct, labels, cases), None included.
     """
 
     ct: np.ndarray | torch.Tensor | None
@@ -73,7 +76,8 @@ class GuideGenPipeline(StrictPipeline):
         mask_unet ([`CategoricalUNet3DConditionModel`]), mask_scheduler ([`CategoricalDDPMScheduler`]): Stage I.
         vae ([`VQModel3D`]): Stage II.
         semantic_encoder ([`SemanticEncoder3D`]), unet ([`LatentUNet3DConditionModel`]), scheduler: Stage III.
-        spacing (`float`, defaults to 3.0): edge of a voxel in mm; with the mask network's `sample_size`, the grid.
+        sample_size (`tuple[int, int, int]`, *optional*): the grid X, Y, Z; the mask network's unless given.
+        spacing (`float`, defaults to 3.0): edge of a voxel in mm.
         max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
     """
 
@@ -92,6 +96,7 @@ class GuideGenPipeline(StrictPipeline):
         semantic_encoder: SemanticEncoder3D | None = None,
         unet: LatentUNet3DConditionModel | None = None,
         scheduler: SchedulerMixin | None = None,
+        sample_size: tuple[int, int, int] | None = None,
         spacing: float = 3.0,
         max_sequence_length: int = 128,
     ):
@@ -106,7 +111,13 @@ class GuideGenPipeline(StrictPipeline):
             unet=unet,
             scheduler=scheduler,
         )
-        self.register_to_config(spacing=spacing, max_sequence_length=max_sequence_length)
+        if sample_size is None and mask_unet is not None:
+            sample_size = mask_unet.config.sample_size
+        self.register_to_config(
+            sample_size=None if sample_size is None else list(sample_size),
+            spacing=spacing,
+            max_sequence_length=max_sequence_length,
+        )
 
     @classmethod
     def from_config(cls, config: str | dict[str, Any], **components) -> GuideGenPipeline:
@@ -114,7 +125,13 @@ class GuideGenPipeline(StrictPipeline):
 
         `components` replace what the configuration would make: `text_encoder` and `tokenizer` above all.
         """
+        name = f"{config} (untrained)" if isinstance(config, str) else None
         config = load_config(config) if isinstance(config, str) else config
+        known = {*COMPONENTS, "sample_size", "spacing", "max_sequence_length"} - {"tokenizer"}
+        if not isinstance(config, dict) or set(config) != known:
+            raise ValueError(f"config: got {sorted(config)}, expected a dict with the keys {sorted(known)}.")
+        if ("tokenizer" in components) != ("text_encoder" in components):
+            raise ValueError(f"from_config: got {sorted(components)}, expected tokenizer and text_encoder together.")
         if config["text_encoder"] is not None and "text_encoder" not in components:
             components["tokenizer"], components["text_encoder"] = small_text_encoder(**config["text_encoder"])
         classes = {
@@ -125,11 +142,14 @@ class GuideGenPipeline(StrictPipeline):
             "unet": LatentUNet3DConditionModel,
             "scheduler": DDIMScheduler,
         }
-        for name, component in classes.items():
-            if name not in components:
-                made = component.from_config(config[name])
-                components[name] = made.eval() if isinstance(made, torch.nn.Module) else made
-        return cls(spacing=config["spacing"], max_sequence_length=config["max_sequence_length"], **components)
+        for part, component in classes.items():
+            if part not in components:
+                made = component.from_config(config[part])
+                components[part] = made.eval() if isinstance(made, torch.nn.Module) else made
+        grid = {key: config[key] for key in ("sample_size", "spacing", "max_sequence_length")}
+        pipeline = cls(**components, **grid)
+        pipeline.register_to_config(_name_or_path=name)
+        return pipeline
 
     # --------------------------------------------------------------------------------------------- state of a run
 
@@ -159,8 +179,9 @@ class GuideGenPipeline(StrictPipeline):
         return self._interrupt
 
     @property
-    def sample_size(self) -> tuple[int, int, int]:
-        return tuple(self.mask_unet.config.sample_size)
+    def sample_size(self) -> tuple[int, int, int] | None:
+        size = self.config.sample_size
+        return None if size is None else tuple(size)
 
     # ------------------------------------------------------------------------------------------- parts of a call
 
@@ -172,6 +193,7 @@ class GuideGenPipeline(StrictPipeline):
         output_type,
         num_inference_steps,
         mask_num_inference_steps,
+        mask_timesteps,
         guidance_scale,
         mask_guidance_scale,
         negative_prompt,
@@ -179,7 +201,9 @@ class GuideGenPipeline(StrictPipeline):
         generator,
         batch_size,
         prompt_embeds,
+        prompt_attention_mask,
         negative_prompt_embeds,
+        negative_prompt_attention_mask,
         latents,
         mask_latents,
         callback_on_step_end_tensor_inputs,
@@ -191,6 +215,10 @@ class GuideGenPipeline(StrictPipeline):
             raise ValueError(f"output_type: got {output_type!r}, expected 'np', 'pt' or 'latent'.")
         if mask is not None and output == "mask":
             raise ValueError("output: got 'mask' together with a mask of your own, which leaves nothing to generate.")
+        if mask is not None and (mask_latents is not None or mask_timesteps is not None):
+            raise ValueError(
+                "mask_latents, mask_timesteps: got them with a mask of your own, which skips their stage."
+            )
         needed = [] if mask is not None else list(MASK_STAGE)
         needed += [] if output == "mask" else list(CT_STAGE)
         needed += [] if prompt_embeds is not None else ["tokenizer", "text_encoder"]
@@ -208,6 +236,10 @@ class GuideGenPipeline(StrictPipeline):
             raise ValueError(f"negative_prompt: got {len(negative_prompt)} strings, expected {count}, one a prompt.")
         if prompt is not None and prompt_embeds is not None:
             raise ValueError("prompt_embeds: got them together with a prompt, expected one of the two.")
+        if negative_prompt is not None and negative_prompt_embeds is not None:
+            raise ValueError(
+                "negative_prompt_embeds: got them together with a negative prompt, expected one of the two."
+            )
         if prompt is None and prompt_embeds is None and mask is None:
             raise ValueError("prompt: got none, expected a sentence (or `prompt_embeds`, or a `mask` to paint).")
         for name, value, scheduler in (
@@ -215,11 +247,14 @@ class GuideGenPipeline(StrictPipeline):
             ("mask_num_inference_steps", mask_num_inference_steps, self.mask_scheduler),
         ):
             most = 1000 if scheduler is None else scheduler.config.num_train_timesteps
-            if not isinstance(value, int) or not 1 <= value <= most:
+            if not isinstance(value, numbers.Integral) or not 1 <= value <= most:
                 raise ValueError(f"{name}: got {value!r}, expected a whole number in 1..{most}.")
         for name, value in (("guidance_scale", guidance_scale), ("mask_guidance_scale", mask_guidance_scale)):
-            if not math.isfinite(value):
-                raise ValueError(f"{name}: got {value}, expected a finite number.")
+            if not isinstance(value, numbers.Real) or not math.isfinite(value):
+                raise ValueError(f"{name}: got {value}, expected a finite number (1 or less for no guidance).")
+        generators = generator if isinstance(generator, list) else [generator] if generator is not None else []
+        if not all(isinstance(g, torch.Generator) for g in generators):
+            raise TypeError(f"generator: got {generator!r}, expected a torch.Generator, or a list with one a volume.")
         if isinstance(generator, list) and len(generator) != batch_size:
             raise ValueError(f"generator: got a list of {len(generator)}, expected {batch_size}, one for each volume.")
         for name, value in (
@@ -229,12 +264,24 @@ class GuideGenPipeline(StrictPipeline):
         ):
             if value is not None and not torch.isfinite(value).all():
                 raise ValueError(f"{name}: got NaN or infinite values, expected finite numbers.")
-        given = prompt_embeds is not None and negative_prompt_embeds is not None
-        if given and prompt_embeds.shape[1:] != negative_prompt_embeds.shape[1:]:
-            raise ValueError(
-                f"negative_prompt_embeds: got shape {tuple(negative_prompt_embeds.shape)}, expected that of "
-                f"prompt_embeds, {tuple(prompt_embeds.shape)}."
-            )
+        self._check_embeds("prompt_embeds", prompt_embeds, prompt_attention_mask)
+        self._check_embeds("negative_prompt_embeds", negative_prompt_embeds, negative_prompt_attention_mask)
+        if prompt_embeds is not None and negative_prompt_embeds is not None:
+            if prompt_embeds.shape != negative_prompt_embeds.shape:
+                raise ValueError(
+                    f"negative_prompt_embeds: got shape {tuple(negative_prompt_embeds.shape)}, expected that of "
+                    f"prompt_embeds, {tuple(prompt_embeds.shape)}."
+                )
+        elif prompt_embeds is not None and self.text_encoder is not None:
+            limit = self.config.max_sequence_length
+            if prompt_embeds.shape[1] != limit:
+                raise ValueError(
+                    f"prompt_embeds: got {prompt_embeds.shape[1]} tokens, expected max_sequence_length {limit}, or "
+                    "negative_prompt_embeds of the same length beside them."
+                )
+        hidden = getattr(getattr(self.text_encoder, "config", None), "hidden_size", None)
+        if hidden is not None and hidden != self._text_width:
+            raise ValueError(f"text_encoder: its states are {hidden} wide, the networks expect {self._text_width}.")
         if mask_latents is not None:
             shape, n = (batch_size, *self.sample_size), self.mask_scheduler.config.num_classes
             if mask_latents.shape != shape or mask_latents.dtype != torch.uint8 or mask_latents.max() >= n:
@@ -246,9 +293,25 @@ class GuideGenPipeline(StrictPipeline):
             (callback_on_step_end_tensor_inputs, self._callback_tensor_inputs),
             (mask_callback_on_step_end_tensor_inputs, self._mask_callback_tensor_inputs),
         ):
-            unknown = [name for name in names if name not in allowed]
-            if unknown:
-                raise ValueError(f"callback tensor inputs: got {unknown}, expected names among {allowed}.")
+            if not isinstance(names, (list, tuple)) or any(name not in allowed for name in names):
+                raise ValueError(f"callback tensor inputs: got {names}, expected a list of names among {allowed}.")
+
+    @property
+    def _text_width(self) -> int:
+        network = self.unet if self.mask_unet is None else self.mask_unet
+        return network.config.cross_attention_dim
+
+    def _check_embeds(self, name: str, embeds: torch.Tensor | None, mask: torch.Tensor | None) -> None:
+        if embeds is None:
+            return
+        if embeds.ndim != 3 or embeds.shape[2] != self._text_width:
+            raise ValueError(f"{name}: got shape {tuple(embeds.shape)}, expected (B, M, {self._text_width}).")
+        if mask is None or mask.shape != embeds.shape[:2]:
+            got = "none" if mask is None else f"shape {tuple(mask.shape)}"
+            raise ValueError(
+                f"{name.replace('embeds', 'attention_mask')}: got {got}, expected {tuple(embeds.shape[:2])}, True "
+                "where a token counts; `encode_prompt` returns it beside the embeds, which are padded."
+            )
 
     def encode_prompt(
         self,
@@ -318,19 +381,25 @@ class GuideGenPipeline(StrictPipeline):
             raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected {tuple(shape)}.")
         return latents.to(device, dtype) * self.scheduler.init_noise_sigma
 
-    def prepare_mask(self, mask) -> tuple[torch.Tensor, torch.Tensor, Grid]:
-        """A label map of the user's as an organ and a tumour map on the model's grid, centred on the map's volume."""
-        labels, affine = read_label_map(mask)
-        size = self.sample_size if self.mask_unet is not None else labels.shape
-        grid = Grid.centered(size, self.config.spacing, Grid(labels.shape, affine).center)
-        labels = grid.resample_labels(labels, affine)
+    def prepare_mask(self, mask) -> tuple[torch.Tensor, torch.Tensor, Grid, bool]:
+        """A user's label map as organ and tumour map on the model's grid, that grid, and whether it is synthetic."""
+        source = read_label_map(mask)
+        grid = Grid.centered(self.sample_size or source.labels.shape, self.config.spacing, source.grid.center)
+        labels = grid.resample_labels(source.labels, source.affine)
         if not labels.any():
             raise ValueError("mask: got no organ within the model's field of view, expected the torso at its centre.")
-        absent = [c.name for c in CLASSES[1:NUM_ORGAN_CLASSES] if not (labels == c.id).any()]
+        before, after = set(np.unique(source.labels)), set(np.unique(labels))
+        absent = [c.name for c in CLASSES[1:NUM_ORGAN_CLASSES] if c.id not in before]
+        lost = [c.name for c in CLASSES if c.id in before - after]
         if absent:
             logger.warning(f"The mask has no {', '.join(absent)}; the CT will be painted without them.")
+        if lost:
+            logger.warning(
+                f"The mask's {', '.join(lost)} did not survive: outside the field of view of {grid.shape} voxels, or "
+                f"too small for {self.config.spacing:g} mm."
+            )
         organs, tumor = split_tumor(labels)
-        return torch.from_numpy(np.ascontiguousarray(organs)), torch.from_numpy(tumor), grid
+        return torch.from_numpy(np.ascontiguousarray(organs)), torch.from_numpy(tumor), grid, source.synthetic
 
     # ---------------------------------------------------------------------------------------------------- the call
 
@@ -342,6 +411,7 @@ class GuideGenPipeline(StrictPipeline):
         output: str = "pair",
         num_inference_steps: int = 50,
         mask_num_inference_steps: int = 100,
+        mask_timesteps: Sequence[int] | None = None,
         guidance_scale: float = 2.5,
         mask_guidance_scale: float = 2.0,
         negative_prompt: str | list[str] | None = None,
@@ -368,12 +438,14 @@ class GuideGenPipeline(StrictPipeline):
             output (`str`): `"pair"`, or `"mask"` to stop after Stage I.
             num_inference_steps, guidance_scale: of the CT stage; guidance of 1 or less is off.
             mask_num_inference_steps, mask_guidance_scale: of the mask stage.
+            mask_timesteps (`list[int]`, *optional*): decreasing timesteps in place of evenly spread ones.
             negative_prompt (`str` or `list[str]`, *optional*): what guidance leads away from; empty by default.
             num_volumes_per_prompt (`int`): draws of each prompt (and mask).
             generator: one for all volumes, or one for each, which makes a volume the same alone and in a batch.
                 Without it each volume's generator is seeded from torch's global state, and its case records the seed.
             latents, mask_latents: starting noise of the CT stage and of the mask stage.
-            prompt_embeds ... negative_prompt_attention_mask: results of `encode_prompt`, in place of prompts.
+            prompt_embeds ... negative_prompt_attention_mask: results of `encode_prompt`, in place of prompts; embeds
+                and their mask go together.
             output_type (`str`): `"np"`, `"pt"`, or `"latent"` for undecoded, scaled latents.
             return_dict (`bool`): a [`GuideGenPipelineOutput`], or the tuple (ct, labels, cases).
             callback_on_step_end, mask_callback_on_step_end: called after each step of the CT and of the mask stage as
@@ -399,6 +471,7 @@ class GuideGenPipeline(StrictPipeline):
             output_type,
             num_inference_steps,
             mask_num_inference_steps,
+            mask_timesteps,
             guidance_scale,
             mask_guidance_scale,
             negative_prompt,
@@ -406,7 +479,9 @@ class GuideGenPipeline(StrictPipeline):
             generator,
             batch_size,
             prompt_embeds,
+            prompt_attention_mask,
             negative_prompt_embeds,
+            negative_prompt_attention_mask,
             latents,
             mask_latents,
             callback_on_step_end_tensor_inputs,
@@ -417,9 +492,11 @@ class GuideGenPipeline(StrictPipeline):
         self._guidance_scale, self._mask_guidance_scale = guidance_scale, mask_guidance_scale
         self._interrupt = False
         device = self._execution_device
-        if generator is None:
+        if generator is None:  # on the CPU, so that the recorded seed draws the same on every device
             seeds = torch.randint(2**31 - 1, (batch_size,)).tolist()
-            generator = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+            generator = [torch.Generator().manual_seed(seed) for seed in seeds]
+        seeded = [_is_fresh(g) for g in (generator if isinstance(generator, list) else [generator])]
+        run = self._settings()
 
         # 2. The sentence: [negative, positive], of which a step without guidance reads the second half
         guided = (mask is None and self.do_mask_classifier_free_guidance) or (
@@ -437,11 +514,8 @@ class GuideGenPipeline(StrictPipeline):
             negative_prompt_attention_mask,
         )
         if guided:
-            if (attention is None) != (negative_attention is None):
-                attention = _all_tokens(embeds) if attention is None else attention
-                negative_attention = _all_tokens(negative_embeds) if negative_attention is None else negative_attention
             embeds = torch.cat([negative_embeds, embeds])
-            attention = None if attention is None else torch.cat([negative_attention, attention])
+            attention = torch.cat([negative_attention, attention])
 
         # 3. Stage I, or a label map of the user's
         if masks is None:
@@ -449,7 +523,8 @@ class GuideGenPipeline(StrictPipeline):
                 batch_size,
                 embeds,
                 attention,
-                mask_num_inference_steps,
+                mask_num_inference_steps if mask_timesteps is None else None,
+                mask_timesteps,
                 generator,
                 device,
                 mask_latents,
@@ -461,8 +536,8 @@ class GuideGenPipeline(StrictPipeline):
             prepared = [self.prepare_mask(m) for m in masks]
             prepared = prepared * count if len(prepared) == 1 else prepared
             prepared = [p for p in prepared for _ in range(num_volumes_per_prompt)]
-            organs, tumor = (torch.stack(maps).to(device) for maps in list(zip(*prepared, strict=True))[:2])
-            grids = [grid for _, _, grid in prepared]
+            organs, tumor = (torch.stack([p[i] for p in prepared]).to(device) for i in (0, 1))
+            grids = [p[2] for p in prepared]
         labels = torch.where(tumor.bool(), torch.full_like(organs, TUMOR), organs)
 
         # 4. Stage III and the decoder of Stage II
@@ -485,20 +560,31 @@ class GuideGenPipeline(StrictPipeline):
         # 5. Volumes and cases
         cases = None
         if output_type != "latent":
-            run = {
-                "mask": "generated" if mask is None else "given",
-                "mask_num_inference_steps": mask_num_inference_steps if mask is None else None,
-                "mask_guidance_scale": mask_guidance_scale if mask is None else None,
-                "num_inference_steps": num_inference_steps if output == "pair" else None,
-                "guidance_scale": guidance_scale if output == "pair" else None,
-            }
+            run |= {"mask": "generated" if mask is None else "given"}
+            if mask is None:
+                steps = {"mask_num_inference_steps": mask_num_inference_steps}
+                steps = steps if mask_timesteps is None else {"mask_timesteps": [int(t) for t in mask_timesteps]}
+                run |= steps | {"mask_guidance_scale": mask_guidance_scale}
+            if ct is not None:
+                run |= {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
+            if self.interrupt:
+                run |= {"interrupted": True}
+            given = {"latents": latents, "mask_latents": mask_latents, "prompt_embeds": prompt_embeds}
+            run |= {name: "given" for name, value in given.items() if value is not None}
+            negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * count
             cases = [
                 Case(
                     labels=labels[i].cpu().numpy(),
                     affine=grids[i].affine,
                     ct=None if ct is None else ct[i].cpu().numpy(),
                     prompt=prompts[i // num_volumes_per_prompt] if prompts else "",
-                    provenance=self._provenance(i, generator, run | {"negative_prompt": negative_prompt or ""}),
+                    provenance={
+                        "synthetic": True,
+                        "synthetic_labels": True if mask is None else prepared[i][3],
+                        **self._seed(i, generator, seeded),
+                        "negative_prompt": negatives[i // num_volumes_per_prompt],
+                        **run,
+                    },
                 )
                 for i in range(batch_size)
             ]
@@ -510,11 +596,21 @@ class GuideGenPipeline(StrictPipeline):
         return GuideGenPipelineOutput(ct=ct, labels=labels, cases=cases)
 
     def _generate_mask(
-        self, batch_size, prompt_embeds, prompt_attention_mask, steps, generator, device, mask_latents, callback, names
+        self,
+        batch_size,
+        prompt_embeds,
+        prompt_attention_mask,
+        steps,
+        timesteps,
+        generator,
+        device,
+        mask_latents,
+        callback,
+        names,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Stage I to its organ map and tumour map, by Eq. 13."""
         labels = self.prepare_mask_latents(batch_size, generator, device, mask_latents)
-        self.mask_scheduler.set_timesteps(steps, device=device)
+        self.mask_scheduler.set_timesteps(steps, device, timesteps)
         timesteps = self.mask_scheduler.timesteps
         self._num_timesteps = len(timesteps)
         with self.progress_bar(total=len(timesteps)) as bar:
@@ -540,6 +636,7 @@ class GuideGenPipeline(StrictPipeline):
                 if self.interrupt:
                     break
         # Eq. 13: the organ map is the likeliest of background and organs, the tumour map where it wins over all
+        _refuse_non_finite("mask_unet", logits)
         logits = self.mask_scheduler.original_logits(logits, t, before)
         labels = logits.argmax(1).to(torch.uint8) if self.interrupt else labels
         organs = logits[:, :NUM_ORGAN_CLASSES].argmax(1).to(torch.uint8)
@@ -586,27 +683,45 @@ class GuideGenPipeline(StrictPipeline):
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         """Scaled latents to CT in HU, (B, X, Y, Z) `int16`."""
-        sample = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0]
+        _refuse_non_finite("unet", latents)
+        sample = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False)[0]
+        _refuse_non_finite("vae", sample)
         limit = self.vae.config.hu_scale
         return (sample[:, 0].float() * limit).clamp(-limit, limit).round().to(torch.int16)
 
-    def _provenance(self, index: int, generator: Generators, run: dict[str, Any]) -> dict[str, Any]:
-        own = isinstance(generator, list)
-        model = self.name_or_path
+    def _seed(self, index: int, generator: Generators, seeded: list[bool]) -> dict[str, Any]:
+        """What draws volume `index` again: a seed, and which draw of that generator; no seed if it was used before."""
+        place = index if isinstance(generator, list) else 0
+        own = generator[place] if isinstance(generator, list) else generator
+        return {
+            "seed": own.initial_seed() if seeded[place] else None,
+            "index": index - place,
+            "generator_device": own.device.type,
+        }
+
+    def _settings(self) -> dict[str, Any]:
+        model = self.name_or_path or "unnamed"
         libraries = ("torch", "diffusers", "transformers", "numpy", "nibabel")
         return {
-            "synthetic": True,
-            "model": (os.path.basename(os.path.normpath(model)) if os.path.isdir(model or "") else model) or "unnamed",
-            "seed": (generator[index] if own else generator).initial_seed(),
-            "index": 0 if own else index,  # which draw of that generator
-            **{key: value for key, value in run.items() if value is not None},
+            "model": os.path.basename(os.path.normpath(model)) if os.path.isdir(model) else model,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "scheduler": type(self.scheduler).__name__,
             "versions": {"guidegen-diffusers": __version__, "python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in libraries},
         }
 
 
-def _all_tokens(embeds: torch.Tensor) -> torch.Tensor:
-    return torch.ones(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+def _is_fresh(generator: torch.Generator) -> bool:
+    """Whether a generator stands where its seed put it."""
+    twin = torch.Generator(generator.device).manual_seed(generator.initial_seed())
+    return torch.equal(twin.get_state(), generator.get_state())
+
+
+def _refuse_non_finite(network: str, values: torch.Tensor) -> None:
+    if not torch.isfinite(values).all():
+        raise ValueError(
+            f"{network} gave NaN or infinite values in {values.dtype}; use bfloat16 or float32, or check its weights."
+        )
 
 
 def _last(count: int, *tensors: torch.Tensor | None) -> list[torch.Tensor | None]:

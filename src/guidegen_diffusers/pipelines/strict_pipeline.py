@@ -24,7 +24,7 @@ class StrictPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
         """As in diffusers, from safetensors only."""
-        for component in ("", *cls._optional_components):
+        for component in cls._optional_components:
             folder = os.path.join(pretrained_model_name_or_path, component)
             refuse_pickles(folder, kwargs.get("use_safetensors"))
         return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
@@ -36,18 +36,29 @@ class StrictPipeline(DiffusionPipeline):
         variant: str | None = None,
         max_shard_size: int | str | None = None,
         push_to_hub: bool = False,
-        **kwargs,
-    ) -> None:
-        """As in diffusers, with a model card written from the pipeline itself where the folder has none."""
+        repo_id: str | None = None,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+    ):
+        """As in diffusers, with a model card where the folder has none: the repository's, or one from the pipeline."""
         if not safe_serialization:
             raise ValueError("safe_serialization: got False, expected True: this package writes safetensors only.")
         super().save_pretrained(save_directory, variant=variant, max_shard_size=max_shard_size)
+        repo_id = repo_id or Path(save_directory).name
+        if push_to_hub:
+            repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         card = Path(save_directory) / "README.md"
-        repo_id = kwargs.pop("repo_id", Path(save_directory).name)
+        if push_to_hub and not card.exists():
+            with contextlib.suppress(EntryNotFoundError):
+                ModelCard.load(repo_id, token=token).save(card)
         if not card.exists():
             card.write_text(guidegen_model_card(self, repo_id), encoding="utf-8")
         if push_to_hub:
-            self.push_to_hub(repo_id, variant=variant, **kwargs)
+            return self._upload_folder(
+                save_directory, repo_id, token=token, commit_message=commit_message, create_pr=create_pr
+            )
 
     def push_to_hub(
         self,
@@ -60,11 +71,15 @@ class StrictPipeline(DiffusionPipeline):
         variant: str | None = None,
     ) -> str:
         """Upload the pipeline with its model card; a card that the repository has already stays."""
-        repo_id = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
         with tempfile.TemporaryDirectory() as folder:
-            with contextlib.suppress(EntryNotFoundError):
-                ModelCard.load(repo_id, token=token).save(Path(folder) / "README.md")
-            self.save_pretrained(folder, safe_serialization=safe_serialization, variant=variant, repo_id=repo_id)
-            return self._upload_folder(
-                folder, repo_id, token=token, commit_message=commit_message, create_pr=create_pr
+            return self.save_pretrained(
+                folder,
+                safe_serialization,
+                variant,
+                push_to_hub=True,
+                repo_id=repo_id,
+                commit_message=commit_message,
+                private=private,
+                token=token,
+                create_pr=create_pr,
             )

@@ -275,7 +275,10 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
     ) -> torch.Tensor:
         """x_t ~ q(x_t | x_0): a voxel keeps x_0 with probability abar_t, else takes `noise` (of `sample_noise`)."""
         device = original_samples.device
-        keep = self.alphas_cumprod.to(timesteps.device)[timesteps.long()].to(device, torch.float32)
+        times = timesteps.cpu().long()
+        if times.min() < 0 or times.max() > len(self):
+            raise ValueError(f"timesteps: got {times.tolist()}, expected numbers in 0..{len(self)}.")
+        keep = self.alphas_cumprod[times].float().to(device)
         u = _draw(original_samples.shape, generator, device, torch.rand)
         return torch.where(u < keep.view(-1, *[1] * (original_samples.ndim - 1)), original_samples, noise)
 
@@ -409,6 +412,8 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         shape = (expected[0], *expected[2:])
         if labels.shape != shape or labels.dtype != torch.uint8:
             raise ValueError(f"sample: got {tuple(labels.shape)} {labels.dtype}, expected {shape} torch.uint8.")
+        if labels.device.type == "cpu" and labels.max() >= expected[1]:  # elsewhere the look would stall the device
+            raise ValueError(f"sample: got class {labels.max()}, expected classes below {expected[1]}.")
 
 
 def _draw(shape: Sequence[int], generator: Generators, device: str | torch.device | None, sampler) -> torch.Tensor:
