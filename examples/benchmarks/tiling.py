@@ -60,6 +60,7 @@ def memory_rows(vae: VQModel3D, tile_size: int, device: torch.device) -> list[tu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Decoding in tiles against decoding whole.")
+    parser.add_argument("--config", default="torso-3mm", help="whose autoencoder (default: torso-3mm)")
     parser.add_argument("--size", type=int, default=32, help="latents a side of the tiles compared (default: 32)")
     parser.add_argument(
         "--overlaps", type=int, nargs="+", default=[4, 8, 12, 16], help="latents shared; the last has the bar"
@@ -70,10 +71,10 @@ def main() -> None:
     parser.add_argument("--device", type=torch.device, default="cpu")
     args = parser.parse_args()
     torch.manual_seed(0)
-    vae = VQModel3D(**load_config("torso-3mm")["vae"]).eval().to(args.device)
+    vae = VQModel3D(**load_config(args.config)["vae"]).eval().to(args.device)
     rows = difference_rows(vae, args.size, args.overlaps, args.device)
     rows += memory_rows(vae, args.memory_size, args.device)
-    print_table(f"VQModel3D.decode of torso-3mm, random weights, float32, {args.device}; ours: in tiles", rows)
+    print_table(f"VQModel3D.decode of {args.config}, random weights, float32, {args.device}; ours: in tiles", rows)
 
 
 if __name__ == "__main__":

@@ -65,3 +65,18 @@ def test_a_network_compiled_by_inductor_gives_the_same(stage):
         expected = network(sample, t, text, mask).sample
         compiled = torch.compile(network, fullgraph=True)(sample, t, text, mask).sample
     torch.testing.assert_close(compiled, expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("stage", ["mask_unet", "unet"])
+def test_repeated_blocks_of_a_full_size_network_compile_without_recompiling_each(stage):
+    torch.manual_seed(0)
+    network = getattr(GuideGenPipeline.from_config("torso-6mm", tokenizer=None, text_encoder=None), stage)
+    if stage == "mask_unet":
+        sample = torch.randint(0, 21, (1, 64, 48, 96), dtype=torch.uint8)
+    else:
+        sample = torch.randn(1, 16, 32, 24, 48)
+    text = torch.randn(1, 9, 128)
+    with torch.no_grad():
+        expected = network(sample, 500, text).sample
+        network.compile_repeated_blocks(fullgraph=True, backend="eager")
+        torch.testing.assert_close(network(sample, 500, text).sample, expected)

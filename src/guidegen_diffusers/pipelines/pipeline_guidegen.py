@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
-import math
-import numbers
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -36,6 +34,7 @@ from ..labels import CLASSES, NUM_ORGAN_CLASSES, TUMOR, split_tumor
 from ..models import CategoricalUNet3DConditionModel, LatentUNet3DConditionModel, SemanticEncoder3D, VQModel3D
 from ..schedulers import CategoricalDDPMScheduler
 from ..text_encoder import small_text_encoder
+from .guidegen_inputs import CT_STAGE, MASK_STAGE, check_guidegen_inputs
 from .strict_pipeline import StrictPipeline
 
 
@@ -43,8 +42,6 @@ __all__ = ["GuideGenPipeline", "GuideGenPipelineOutput"]
 
 logger = logging.get_logger(__name__)
 
-MASK_STAGE = ("mask_unet", "mask_scheduler")
-CT_STAGE = ("vae", "semantic_encoder", "unet", "scheduler")
 COMPONENTS = ("tokenizer", "text_encoder", *MASK_STAGE, *CT_STAGE)
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -185,133 +182,9 @@ class GuideGenPipeline(StrictPipeline):
 
     # ------------------------------------------------------------------------------------------- parts of a call
 
-    def check_inputs(
-        self,
-        prompt,
-        mask,
-        output,
-        output_type,
-        num_inference_steps,
-        mask_num_inference_steps,
-        mask_timesteps,
-        guidance_scale,
-        mask_guidance_scale,
-        negative_prompt,
-        num_volumes_per_prompt,
-        generator,
-        batch_size,
-        prompt_embeds,
-        prompt_attention_mask,
-        negative_prompt_embeds,
-        negative_prompt_attention_mask,
-        latents,
-        mask_latents,
-        callback_on_step_end_tensor_inputs,
-        mask_callback_on_step_end_tensor_inputs,
-    ) -> None:
-        if output not in ("pair", "mask"):
-            raise ValueError(f"output: got {output!r}, expected 'pair' (label map and CT) or 'mask' (label map only).")
-        if output_type not in ("np", "pt", "latent"):
-            raise ValueError(f"output_type: got {output_type!r}, expected 'np', 'pt' or 'latent'.")
-        if mask is not None and output == "mask":
-            raise ValueError("output: got 'mask' together with a mask of your own, which leaves nothing to generate.")
-        if mask is not None and (mask_latents is not None or mask_timesteps is not None):
-            raise ValueError(
-                "mask_latents, mask_timesteps: got them with a mask of your own, which skips their stage."
-            )
-        needed = [] if mask is not None else list(MASK_STAGE)
-        needed += [] if output == "mask" else list(CT_STAGE)
-        needed += [] if prompt_embeds is not None else ["tokenizer", "text_encoder"]
-        lacking = [name for name in needed if getattr(self, name) is None]
-        if lacking:
-            raise ValueError(f"This call needs {', '.join(lacking)}, which the pipeline was made without.")
-        if not isinstance(num_volumes_per_prompt, int) or num_volumes_per_prompt < 1:
-            raise ValueError(f"num_volumes_per_prompt: got {num_volumes_per_prompt!r}, expected 1 or more.")
-        for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt)):
-            strings = isinstance(value, list) and value and all(isinstance(v, str) for v in value)
-            if value is not None and not isinstance(value, str) and not strings:
-                raise TypeError(f"{name}: got {value!r}, expected a string or a list of strings.")
-        count = batch_size // num_volumes_per_prompt
-        if isinstance(negative_prompt, list) and len(negative_prompt) != count:
-            raise ValueError(f"negative_prompt: got {len(negative_prompt)} strings, expected {count}, one a prompt.")
-        if prompt is not None and prompt_embeds is not None:
-            raise ValueError("prompt_embeds: got them together with a prompt, expected one of the two.")
-        if negative_prompt is not None and negative_prompt_embeds is not None:
-            raise ValueError(
-                "negative_prompt_embeds: got them together with a negative prompt, expected one of the two."
-            )
-        if prompt is None and prompt_embeds is None and mask is None:
-            raise ValueError("prompt: got none, expected a sentence (or `prompt_embeds`, or a `mask` to paint).")
-        for name, value, scheduler in (
-            ("num_inference_steps", num_inference_steps, self.scheduler),
-            ("mask_num_inference_steps", mask_num_inference_steps, self.mask_scheduler),
-        ):
-            most = 1000 if scheduler is None else scheduler.config.num_train_timesteps
-            if not isinstance(value, numbers.Integral) or not 1 <= value <= most:
-                raise ValueError(f"{name}: got {value!r}, expected a whole number in 1..{most}.")
-        for name, value in (("guidance_scale", guidance_scale), ("mask_guidance_scale", mask_guidance_scale)):
-            if not isinstance(value, numbers.Real) or not math.isfinite(value):
-                raise ValueError(f"{name}: got {value}, expected a finite number (1 or less for no guidance).")
-        generators = generator if isinstance(generator, list) else [generator] if generator is not None else []
-        if not all(isinstance(g, torch.Generator) for g in generators):
-            raise TypeError(f"generator: got {generator!r}, expected a torch.Generator, or a list with one a volume.")
-        if isinstance(generator, list) and len(generator) != batch_size:
-            raise ValueError(f"generator: got a list of {len(generator)}, expected {batch_size}, one for each volume.")
-        for name, value in (
-            ("prompt_embeds", prompt_embeds),
-            ("negative_prompt_embeds", negative_prompt_embeds),
-            ("latents", latents),
-        ):
-            if value is not None and not torch.isfinite(value).all():
-                raise ValueError(f"{name}: got NaN or infinite values, expected finite numbers.")
-        self._check_embeds("prompt_embeds", prompt_embeds, prompt_attention_mask)
-        self._check_embeds("negative_prompt_embeds", negative_prompt_embeds, negative_prompt_attention_mask)
-        if prompt_embeds is not None and negative_prompt_embeds is not None:
-            if prompt_embeds.shape != negative_prompt_embeds.shape:
-                raise ValueError(
-                    f"negative_prompt_embeds: got shape {tuple(negative_prompt_embeds.shape)}, expected that of "
-                    f"prompt_embeds, {tuple(prompt_embeds.shape)}."
-                )
-        elif prompt_embeds is not None and self.text_encoder is not None:
-            limit = self.config.max_sequence_length
-            if prompt_embeds.shape[1] != limit:
-                raise ValueError(
-                    f"prompt_embeds: got {prompt_embeds.shape[1]} tokens, expected max_sequence_length {limit}, or "
-                    "negative_prompt_embeds of the same length beside them."
-                )
-        hidden = getattr(getattr(self.text_encoder, "config", None), "hidden_size", None)
-        if hidden is not None and hidden != self._text_width:
-            raise ValueError(f"text_encoder: its states are {hidden} wide, the networks expect {self._text_width}.")
-        if mask_latents is not None:
-            shape, n = (batch_size, *self.sample_size), self.mask_scheduler.config.num_classes
-            if mask_latents.shape != shape or mask_latents.dtype != torch.uint8 or mask_latents.max() >= n:
-                raise ValueError(
-                    f"mask_latents: got {tuple(mask_latents.shape)} {mask_latents.dtype}, expected {shape} "
-                    f"torch.uint8 classes below {n} (`mask_scheduler.sample_noise`)."
-                )
-        for names, allowed in (
-            (callback_on_step_end_tensor_inputs, self._callback_tensor_inputs),
-            (mask_callback_on_step_end_tensor_inputs, self._mask_callback_tensor_inputs),
-        ):
-            if not isinstance(names, (list, tuple)) or any(name not in allowed for name in names):
-                raise ValueError(f"callback tensor inputs: got {names}, expected a list of names among {allowed}.")
-
-    @property
-    def _text_width(self) -> int:
-        network = self.unet if self.mask_unet is None else self.mask_unet
-        return network.config.cross_attention_dim
-
-    def _check_embeds(self, name: str, embeds: torch.Tensor | None, mask: torch.Tensor | None) -> None:
-        if embeds is None:
-            return
-        if embeds.ndim != 3 or embeds.shape[2] != self._text_width:
-            raise ValueError(f"{name}: got shape {tuple(embeds.shape)}, expected (B, M, {self._text_width}).")
-        if mask is None or mask.shape != embeds.shape[:2]:
-            got = "none" if mask is None else f"shape {tuple(mask.shape)}"
-            raise ValueError(
-                f"{name.replace('embeds', 'attention_mask')}: got {got}, expected {tuple(embeds.shape[:2])}, True "
-                "where a token counts; `encode_prompt` returns it beside the embeds, which are padded."
-            )
+    def check_inputs(self, **inputs) -> None:
+        """Raise on what cannot be right in a call; see `check_guidegen_inputs`."""
+        check_guidegen_inputs(self, **inputs)
 
     def encode_prompt(
         self,
@@ -465,27 +338,27 @@ class GuideGenPipeline(StrictPipeline):
             raise ValueError(f"mask: got {len(masks)} label maps for {count} prompts, expected one, or one for each.")
         batch_size = count * num_volumes_per_prompt if isinstance(num_volumes_per_prompt, int) else 0
         self.check_inputs(
-            prompt,
-            mask,
-            output,
-            output_type,
-            num_inference_steps,
-            mask_num_inference_steps,
-            mask_timesteps,
-            guidance_scale,
-            mask_guidance_scale,
-            negative_prompt,
-            num_volumes_per_prompt,
-            generator,
-            batch_size,
-            prompt_embeds,
-            prompt_attention_mask,
-            negative_prompt_embeds,
-            negative_prompt_attention_mask,
-            latents,
-            mask_latents,
-            callback_on_step_end_tensor_inputs,
-            mask_callback_on_step_end_tensor_inputs,
+            prompt=prompt,
+            mask=mask,
+            output=output,
+            output_type=output_type,
+            num_inference_steps=num_inference_steps,
+            mask_num_inference_steps=mask_num_inference_steps,
+            mask_timesteps=mask_timesteps,
+            guidance_scale=guidance_scale,
+            mask_guidance_scale=mask_guidance_scale,
+            negative_prompt=negative_prompt,
+            num_volumes_per_prompt=num_volumes_per_prompt,
+            generator=generator,
+            batch_size=batch_size,
+            prompt_embeds=prompt_embeds,
+            prompt_attention_mask=prompt_attention_mask,
+            negative_prompt_embeds=negative_prompt_embeds,
+            negative_prompt_attention_mask=negative_prompt_attention_mask,
+            latents=latents,
+            mask_latents=mask_latents,
+            callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
+            mask_callback_on_step_end_tensor_inputs=mask_callback_on_step_end_tensor_inputs,
         )
         if prompts is None and prompt_embeds is None:
             prompts = [""] * count
