@@ -661,6 +661,8 @@ def test_starting_noise_can_be_given(tiny):
     latents = torch.randn(1, 4, 8, 6, 12, generator=seeded(2))
     given = [tiny(SENTENCE, mask_latents=mask_latents, latents=latents, generator=seeded(3), **FEW) for _ in range(2)]
     assert_same(*given)
+    assert [given[0].cases[0].provenance.get(name) for name in ("latents", "mask_latents")] == ["given", "given"]
+    assert "latents" not in tiny(SENTENCE, **FEW).cases[0].provenance
     other = tiny(SENTENCE, mask_latents=mask_latents, latents=-latents, generator=seeded(3), **FEW)
     assert np.array_equal(other.labels, given[0].labels)
     assert not np.array_equal(other.ct, given[0].ct)

@@ -111,6 +111,11 @@ def check_guidegen_inputs(
     hidden = getattr(getattr(pipe.text_encoder, "config", None), "hidden_size", None)
     if hidden is not None and hidden != width:
         raise ValueError(f"text_encoder: its states are {hidden} wide, the networks expect {width}.")
+    if latents is not None and output == "pair" and pipe.sample_size is not None:
+        factor = pipe.vae.downscale_factor
+        shape = (batch_size, pipe.vae.config.latent_channels, *(n // factor for n in pipe.sample_size))
+        if latents.shape != shape:
+            raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected {shape}.")
     if mask_latents is not None:
         shape, n = (batch_size, *pipe.sample_size), pipe.mask_scheduler.config.num_classes
         if mask_latents.shape != shape or mask_latents.dtype != torch.uint8 or mask_latents.max() >= n:

@@ -369,7 +369,8 @@ class GuideGenPipeline(StrictPipeline):
             seeds = torch.randint(2**31 - 1, (batch_size,)).tolist()
             generator = [torch.Generator().manual_seed(seed) for seed in seeds]
         seeded = [_is_fresh(g) for g in (generator if isinstance(generator, list) else [generator])]
-        run = self._settings()
+        given = {"latents": latents, "mask_latents": mask_latents, "prompt_embeds": prompt_embeds}
+        run = self._settings() | {name: "given" for name, value in given.items() if value is not None}
 
         # 2. The sentence: [negative, positive], of which a step without guidance reads the second half
         guided = (mask is None and self.do_mask_classifier_free_guidance) or (
@@ -442,8 +443,6 @@ class GuideGenPipeline(StrictPipeline):
                 run |= {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
             if self.interrupt:
                 run |= {"interrupted": True}
-            given = {"latents": latents, "mask_latents": mask_latents, "prompt_embeds": prompt_embeds}
-            run |= {name: "given" for name, value in given.items() if value is not None}
             negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * count
             cases = [
                 Case(
@@ -508,7 +507,7 @@ class GuideGenPipeline(StrictPipeline):
                 bar.update()
                 if self.interrupt:
                     break
-        # Eq. 13: the organ map is the likeliest of background and organs, the tumour map where it wins over all
+        # Eq. 13: the organ map is the likeliest of background and organs, the tumour map where the tumour beats all
         _refuse_non_finite("mask_unet", logits)
         logits = self.mask_scheduler.original_logits(logits, t, before)
         labels = logits.argmax(1).to(torch.uint8) if self.interrupt else labels
