@@ -1,5 +1,7 @@
 """Grids: where voxels lie, and how label maps come to lie on another."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guidegen_diffusers.grid import Grid, check_affine
+from guidegen_diffusers.labels import CLASSES, from_totalsegmentator
 
 
+REAL = Path(__file__).parents[2] / "shared" / "data" / "totalsegmentator" / "segmentation.nii.gz"
 SHAPES = st.tuples(*[st.integers(1, 9)] * 3)
 
 
@@ -84,6 +88,21 @@ def test_a_tumor_keeps_its_volume_as_well_as_an_organ_does(fine, coarse):
         )
     assert kept[20] == pytest.approx(kept[1], rel=0.06)
     assert kept[20] == pytest.approx(1, rel=0.06)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real label map is not here")
+def test_organs_of_a_real_patient_keep_their_volume_and_place_at_6_mm():
+    image = nib.load(REAL)
+    labels = from_totalsegmentator(np.asarray(image.dataobj))
+    grid = Grid.centered((64, 48, 96), 6.0, Grid(labels.shape, image.affine).center)
+    coarse = grid.resample_labels(labels, image.affine)
+    large = [c.id for c in CLASSES[1:] if (labels == c.id).sum() * 27 > 100_000]  # mm^3, more than 100 ml
+    assert len(large) >= 8
+    for organ in large:
+        before, after = labels == organ, coarse == organ
+        assert after.sum() * 216 == pytest.approx(before.sum() * 27, rel=0.04)
+        places = (a @ [*np.argwhere(m).mean(0), 1] for a, m in ((image.affine, before), (grid.affine, after)))
+        np.testing.assert_allclose(*places, atol=1.5)
 
 
 def test_beyond_the_source_lies_background():
