@@ -102,7 +102,7 @@ def test_organs_of_a_real_patient_keep_their_volume_and_place_at_6_mm():
         before, after = labels == organ, coarse == organ
         assert after.sum() * 216 == pytest.approx(before.sum() * 27, rel=0.04)
         places = (a @ [*np.argwhere(m).mean(0), 1] for a, m in ((image.affine, before), (grid.affine, after)))
-        np.testing.assert_allclose(*places, atol=1.5)
+        np.testing.assert_allclose(*places, atol=2)  # a third of a voxel
 
 
 def test_beyond_the_source_lies_background():
