@@ -777,6 +777,18 @@ def test_the_call_has_the_arguments_that_diffusers_users_expect():
     assert parameters["guidance_scale"].default == 2.5
 
 
+def test_the_grid_is_the_mask_networks(tiny):
+    assert GuideGenPipeline(mask_unet=tiny.mask_unet).sample_size == (16, 12, 24)
+    with pytest.raises(ValueError, match="expected the mask network's"):
+        GuideGenPipeline(mask_unet=tiny.mask_unet, sample_size=(16, 12, 32))
+
+
+def test_embeds_of_any_length_serve_without_guidance(tiny):
+    embeds = torch.randn(1, 9, 16)
+    off = dict(guidance_scale=1.0, mask_guidance_scale=1.0)
+    tiny(prompt_embeds=embeds, prompt_attention_mask=torch.ones(1, 9), **off, **FEW)
+
+
 def test_steps_may_be_numpy_integers(tiny):
     tiny(SENTENCE, output="mask", mask_num_inference_steps=np.int64(2))
 

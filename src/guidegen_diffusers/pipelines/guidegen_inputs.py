@@ -101,7 +101,7 @@ def check_guidegen_inputs(
                 f"negative_prompt_embeds: got shape {tuple(negative_prompt_embeds.shape)}, expected that of "
                 f"prompt_embeds, {tuple(prompt_embeds.shape)}."
             )
-    elif prompt_embeds is not None and pipe.text_encoder is not None:
+    elif prompt_embeds is not None and pipe.text_encoder is not None and max(guidance_scale, mask_guidance_scale) > 1:
         limit = pipe.config.max_sequence_length
         if prompt_embeds.shape[1] != limit:
             raise ValueError(

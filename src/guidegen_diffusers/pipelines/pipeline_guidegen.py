@@ -108,8 +108,13 @@ class GuideGenPipeline(StrictPipeline):
             unet=unet,
             scheduler=scheduler,
         )
-        if sample_size is None and mask_unet is not None:
-            sample_size = mask_unet.config.sample_size
+        if mask_unet is not None:
+            made_for = mask_unet.config.sample_size
+            sample_size = made_for if sample_size is None else sample_size
+            if list(sample_size) != list(made_for):
+                raise ValueError(
+                    f"sample_size: got {list(sample_size)}, expected the mask network's {list(made_for)}."
+                )
         self.register_to_config(
             sample_size=None if sample_size is None else list(sample_size),
             spacing=spacing,
@@ -124,7 +129,7 @@ class GuideGenPipeline(StrictPipeline):
         """
         name = f"{config} (untrained)" if isinstance(config, str) else None
         config = load_config(config) if isinstance(config, str) else config
-        known = {*COMPONENTS, "sample_size", "spacing", "max_sequence_length"} - {"tokenizer"}
+        known = {*COMPONENTS, "spacing", "max_sequence_length"} - {"tokenizer"}
         if not isinstance(config, dict) or set(config) != known:
             raise ValueError(f"config: got {sorted(config)}, expected a dict with the keys {sorted(known)}.")
         if ("tokenizer" in components) != ("text_encoder" in components):
@@ -143,8 +148,12 @@ class GuideGenPipeline(StrictPipeline):
             if part not in components:
                 made = component.from_config(config[part])
                 components[part] = made.eval() if isinstance(made, torch.nn.Module) else made
-        grid = {key: config[key] for key in ("sample_size", "spacing", "max_sequence_length")}
-        pipeline = cls(**components, **grid)
+        pipeline = cls(
+            **components,
+            sample_size=config["mask_unet"]["sample_size"],
+            spacing=config["spacing"],
+            max_sequence_length=config["max_sequence_length"],
+        )
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
 
