@@ -55,7 +55,11 @@ def row(
 
 
 def print_table(title: str, rows: list[tuple[str, ...]]) -> None:
-    rows = [("what", "ours", "alternative", "ratio", "bar", ""), *rows]
+    """Lines of `row` under their headings."""
+    print_rows(title, [("what", "ours", "alternative", "ratio", "bar", ""), *rows])
+
+
+def print_rows(title: str, rows: list[tuple[str, ...]]) -> None:
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     print(f"\n{title}\n")
     for cells in rows:
