@@ -31,6 +31,8 @@ setup(
         "numpy>=2.0",
         "scipy>=1.13",  # label geometry
         "pillow>=10.1",  # previews; the first with a scalable font of its own
+        "pydicom>=3.0",  # DICOM series; Pillow decodes their JPEG 2000
+        "tqdm>=4.66",  # progress bars
         "typer>=0.15",  # the command line
     ],
     extras_require={"test": ["pytest>=8.0", "hypothesis>=6.100", "ruff>=0.9"]},

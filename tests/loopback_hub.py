@@ -1,10 +1,11 @@
 """A stand-in for the Hugging Face Hub that listens on 127.0.0.1: no hub can be reached from the tests, and with
-`HF_ENDPOINT` set to this one they run `push_to_hub` and `from_pretrained("user/name")` for real. It keeps model
-repositories in memory, one `{path: content}` mapping per commit, and answers what huggingface_hub 2.4 asks to create a
-repository, upload to it and download from it: `/api/repos/create`, `/api/validate-yaml`, `/api/models/{repo}` with its
-`revision`, `tree`, `preupload` and `commit`, and `/{repo}/resolve/{revision}/{path}` (HEAD, GET and byte ranges). Each
-file is announced as "regular", so its content arrives within the commit and neither git-LFS nor Xet is involved. There
-is one branch, `main`, and no authentication; any other request (pull requests, datasets, ...) is refused with 501.
+`HF_ENDPOINT` set to this one they run `push_to_hub` and `from_pretrained("user/name")` for real. It keeps model and
+dataset repositories in memory (the latter as `datasets/user/name`), one `{path: content}` mapping per commit, and
+answers what huggingface_hub 2.4 asks to create a repository, upload to it and download from it: `/api/repos/create`,
+`/api/validate-yaml`, `/api/models/{repo}` and `/api/datasets/{repo}` with their `revision`, `tree`, `preupload` and
+`commit`, and `/{repo}/resolve/{revision}/{path}` (HEAD, GET and byte ranges). Each file is announced as "regular", so
+its content arrives within the commit and neither git-LFS nor Xet is involved. There is one branch, `main`, and no
+authentication; any other request (pull requests, spaces, ...) is refused with 501.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 
-MODEL = re.compile(r"/api/models/([^/]+(?:/[^/]+)?)(?:/(revision|tree|preupload|commit)/([^/]+)(?:/(.+))?)?")
-RESOLVE = re.compile(r"/([^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
+REPO = re.compile(
+    r"/api/(?:models/|(datasets/))([^/]+(?:/[^/]+)?)(?:/(revision|tree|preupload|commit)/([^/]+)(?:/(.+))?)?"
+)
+RESOLVE = re.compile(r"/((?:datasets/)?[^/]+(?:/[^/]+)?)/resolve/([^/]+)/(.+)")
 BYTE_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
@@ -55,6 +58,7 @@ class LoopbackHub:
 
     def __init__(self) -> None:
         self._commits: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.private: set[str] = set()
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (RequestHandler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -95,11 +99,14 @@ class LoopbackHub:
         return sha, commits[sha]
 
     def create(self, request: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
-        repo_id = f"{request.get('organization') or self.user}/{request['name']}"
+        kind = "datasets/" if request.get("type") == "dataset" else ""
+        repo_id = f"{kind}{request.get('organization') or self.user}/{request['name']}"
         with self._lock:
             if repo_id in self._commits:
-                return 409, {"error": "You already created this model repo", "url": f"{self.url}/{repo_id}"}
+                return 409, {"error": "You already created this repo", "url": f"{self.url}/{repo_id}"}
             self._commits[repo_id] = {hashlib.sha1(repo_id.encode()).hexdigest(): {}}
+            if request.get("visibility") == "private" or request.get("private"):
+                self.private.add(repo_id)
         return 200, {"url": f"{self.url}/{repo_id}"}
 
     def commit(self, repo_id: str, operations: list[dict[str, Any]]) -> dict[str, Any]:
@@ -129,8 +136,9 @@ class RequestHandler(BaseHTTPRequestHandler):
         try:
             if match := RESOLVE.fullmatch(path):
                 self.send_file(*map(unquote, match.groups()))
-            elif match := MODEL.fullmatch(path):
-                self.send(200, self.answer(*(unquote(group or "") for group in match.groups()), body))
+            elif match := REPO.fullmatch(path):
+                kind, repo_id, *rest = (unquote(group or "") for group in match.groups())
+                self.send(200, self.answer(kind + repo_id, *rest, body))
             elif path == "/api/repos/create":
                 self.send(*self.hub.create(json.loads(body)))
             elif path == "/api/validate-yaml":
@@ -160,7 +168,14 @@ class RequestHandler(BaseHTTPRequestHandler):
                 raise Refusal(404, "Entry not found", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": sha})
             return tree
         siblings = [{"rfilename": path, "size": len(files[path]), "blobId": blobs[path]} for path in sorted(files)]
-        return {"id": repo_id, "sha": sha, "private": False, "gated": False, "tags": [], "siblings": siblings}
+        return {
+            "id": repo_id,
+            "sha": sha,
+            "private": repo_id in self.hub.private,
+            "gated": False,
+            "tags": [],
+            "siblings": siblings,
+        }
 
     def send_file(self, repo_id: str, revision: str, path: str) -> None:
         sha, files = self.hub.snapshot(repo_id, revision)

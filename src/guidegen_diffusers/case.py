@@ -118,14 +118,19 @@ class Case:
             "classes": {str(c.id): c.name for c in CLASSES},
         }
         text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        if self.ct is not None:
-            nib.save(self._nifti(self.ct, "CT in HU", self.synthetic), folder / CT)
-        # a CT may be painted on the label map of a real patient
-        image = self._nifti(self.labels, "class ids", self.provenance.get("synthetic_labels", self.synthetic))
-        image.header.set_intent("label")
-        nib.save(image, folder / LABELS)
+        for volume, image in self.nifti_images().items():
+            nib.save(image, folder / {"ct": CT, "labels": LABELS}[volume])
         self.preview().save(folder / PREVIEW)
         (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+
+    def nifti_images(self) -> dict[str, nib.Nifti1Image]:
+        """`ct` (where there is one) and `labels` as they are written: on one affine, marked where synthetic."""
+        images = {} if self.ct is None else {"ct": self._nifti(self.ct, "CT in HU", self.synthetic)}
+        # a CT may be painted on the label map of a real patient
+        synthetic_labels = self.provenance.get("synthetic_labels", self.synthetic)
+        images["labels"] = self._nifti(self.labels, "class ids", synthetic_labels)
+        images["labels"].header.set_intent("label")
+        return images
 
     def _nifti(self, volume: np.ndarray, content: str, synthetic: bool) -> nib.Nifti1Image:
         image = nib.Nifti1Image(volume, self.affine)
