@@ -1,0 +1,200 @@
+"""Which finding a place belongs to.
+
+To the noun behind it ("left kidney mass"); behind a preposition to the noun before ("mass in the left kidney"); with a
+neighbour in a list to the same as the neighbour; in a clause of its own to the nearest noun; otherwise it is a subject
+and belongs to what is said of it ("the left kidney shows a mass"). Findings other than tumours draw their own places to
+themselves: cysts, metastases, lymph nodes, normal organs, operations.
+"""
+
+from __future__ import annotations
+
+from .clauses import HEADS, PLACES, SEPARATORS, Clauses
+from .phrases import Item
+from .places import Place
+
+
+__all__ = ["Binding", "bind", "is_keyed"]
+
+_OWNERS = HEADS | {"surgery", "locator"}
+_INSIDE_A_NOUN = frozenset(["word", "size", "number", "hedge", "past", "removed", "other", "nontumor", "seen", "treated"])
+_REACH = 9  # items between a place and its noun
+
+
+class Binding:
+    """The places of each head, by the head's item; `unbound` are those that nothing is said of."""
+
+    def __init__(self, heads: list[int]):
+        self.places: dict[int, list[Place]] = {head: [] for head in heads}
+        self.unbound: list[Place] = []
+
+
+def bind(items: list[Item], clauses: Clauses, places: list[Place]) -> Binding:
+    heads = [i for i, item in enumerate(items) if item.kind in _OWNERS]
+    binder = _Binder(items, clauses, places, heads)
+    return binder.bind()
+
+
+def is_keyed(items: list[Item], at: int) -> bool:
+    """Whether the word at `at` is a key whose value follows: "site: left kidney", "the location is the rectum"."""
+    return at + 1 < len(items) and (items[at + 1].kind in (":", "=", "-") or items[at + 1].text == "is")
+
+
+class _Binder:
+    def __init__(self, items: list[Item], clauses: Clauses, places: list[Place], heads: list[int]):
+        self.items, self.clauses, self.places = items, clauses, places
+        self.heads = heads
+        self.binding = Binding(heads)
+        self.owners: list[int | None] = [None] * len(places)
+        self.roles: list[str | None] = [None] * len(places)
+
+    def bind(self) -> Binding:
+        for k, place in enumerate(self.places):
+            self._to_noun_behind(k, place)
+        for k in range(len(self.places) - 2, -1, -1):
+            if self.roles[k] is None and self.places[k + 1].joined in ("and", "comma") and self.roles[k + 1] == "noun":
+                if self._lead(self.places[k]) is None:
+                    self.roles[k], self.owners[k] = "noun", self.owners[k + 1]
+        for k, place in enumerate(self.places):
+            if self.roles[k] is None:
+                self._to_what_stands_before(k, place)
+        for place, owner in zip(self.places, self.owners, strict=True):
+            if owner is not None:
+                self.binding.places[owner].append(place)
+        for place, owner, role in zip(self.places, self.owners, self.roles, strict=True):
+            partner = self._partner(owner) if role == "preposition" else None
+            if partner is not None and not self.binding.places[partner]:
+                self.binding.places[partner].append(place)  # "a mass and atelectasis in the left lower lobe"
+        located = {head for head, places in self.binding.places.items() if any(place.organ for place in places)}
+        end = len(self.items)
+        for k in range(len(self.places) - 1, -1, -1):
+            if self.roles[k] == "subject":
+                self._to_predicate(self.places[k], end, located)
+                if not self.places[k].joined:  # subjects of one list share their predicate
+                    end = self.places[k].start
+        for places in self.binding.places.values():
+            places.sort(key=lambda place: place.start)
+        return self.binding
+
+    def _to_noun_behind(self, k: int, place: Place) -> None:
+        for i in range(place.end, min(place.end + _REACH, len(self.items))):
+            item = self.items[i]
+            if item.kind in ("idiom", "surgery"):
+                self.roles[k] = "away"
+                return
+            if item.kind in HEADS:
+                self.roles[k], self.owners[k] = "noun", i
+                return
+            if item.kind in PLACES and place.named:
+                return
+            if item.kind not in _INSIDE_A_NOUN and item.kind not in PLACES:
+                return
+
+    def _to_what_stands_before(self, k: int, place: Place) -> None:
+        lead = self._lead(place)
+        if lead == "away":
+            self.roles[k] = "away"
+            return
+        before = self._head_before(place.start)
+        if lead is not None:
+            if before is None or self._is_fronted(before, place):
+                self.roles[k] = "subject"
+            else:
+                self.roles[k], self.owners[k] = "preposition", before
+        elif place.joined and k and self.roles[k - 1]:
+            self.roles[k], self.owners[k] = self.roles[k - 1], self.owners[k - 1]
+        elif before is not None and (self._touches(before, place) or self._stands_alone(before, place)):
+            self.roles[k], self.owners[k] = "apposition", before
+        else:
+            self.roles[k] = "subject"
+
+    def _to_predicate(self, place: Place, end: int, located: set[int]) -> None:
+        """A subject takes all that is said of it up to the next one; behind "is normal" only what "except" adds."""
+        said = normal_at = None
+        for head in self.heads:
+            item = self.items[head]
+            if not place.end <= head < end or item.kind not in HEADS:
+                continue
+            if normal_at is not None and not any(self.items[i].kind == "turn" for i in range(normal_at, head)):
+                break
+            normal_at = head if item.kind == "normal" else None
+            said = head
+            organ = item.value[1] if item.kind == "tumor" else None
+            if head not in located and organ in (None, place.organ):
+                self.binding.places[head].append(place)
+        if said is None:
+            self.binding.unbound.append(place)
+
+    def _lead(self, place: Place) -> str | None:
+        """What leads up to a place: "away" where it bounds a tumour rather than holding it, or a preposition."""
+        for i in range(place.start - 1, max(-1, place.start - 5), -1):
+            item = self.items[i]
+            if item.kind == "away":
+                return "away"
+            if item.kind in ("preposition", "locator"):
+                behind = self.items[i - 1].kind if i else None
+                return "away" if behind == "away" else item.text
+            if item.kind not in ("determiner", "word", "patient", "part", "noun", "size", "other", "normal", "family"):
+                return None
+        return None
+
+    def _head_before(self, at: int) -> int | None:
+        """The nearest noun to the left. "Located" passes the place on to the tumour that it speaks of."""
+        passed = None
+        for head in reversed([h for h in self.heads if h < at]):
+            kind, value = self.items[head].kind, self.items[head].value
+            if kind == "locator" and not is_keyed(self.items, head):
+                passed = head if passed is None else passed
+            elif kind == "benign" and value == "feature" and head and self._is_attribute(head):
+                continue
+            else:
+                return head
+        return passed
+
+    def _partner(self, head: int) -> int | None:
+        """The tumour that a conjunction joins to the noun at `head`."""
+        joined = False
+        for i in range(head - 1, max(-1, head - 6), -1):
+            kind = self.items[i].kind
+            if kind == "tumor":
+                return i if joined else None
+            if kind not in ("conjunction", "determiner", "word", "size", "with"):
+                return None
+            joined = joined or kind in ("conjunction", "with")
+        return None
+
+    def _is_attribute(self, head: int) -> bool:
+        """Whether a feature such as calcification is one of the tumour's: "a mass with calcifications"."""
+        for i in range(head - 1, max(-1, head - 4), -1):
+            if self.items[i].kind == "with":
+                return True
+            if self.items[i].kind not in ("word", "size", "conjunction", "benign"):
+                return False
+        return False
+
+    def _is_fronted(self, before: int, place: Place) -> bool:
+        """Whether the place opens a clause that has a noun of its own: "lungs clear, in the left kidney a mass"."""
+        if not any(self.clauses.bounds(i) for i in range(before + 1, place.start)):
+            return False
+        for i in range(place.end, self.clauses.end(place.end)):
+            if self.items[i].kind in HEADS:
+                return True
+            if self.items[i].kind == "with":
+                return False
+        return False
+
+    def _touches(self, before: int, place: Place) -> bool:
+        """Whether nothing but a measure stands between: "mass 4 cm RLL", "the site is the rectum"."""
+        keyed = is_keyed(self.items, before)
+        return all(
+            self.items[i].kind in ("number", "determiner", "hedge")
+            or self.items[i].text in ("cm", "mm", "x")
+            or (keyed and self.items[i].kind in (":", "=", "-", "verb"))
+            for i in range(before + 1, place.start)
+        )
+
+    def _stands_alone(self, before: int, place: Place) -> bool:
+        """Whether the place fills its clause: ", left upper lobe,"."""
+        start, end = self.clauses.start(place.start), self.clauses.end(place.end)
+        rest = [*range(start, place.start), *range(place.end, end)]
+        filled = all(self.items[i].kind in (*PLACES, "number", "determiner", "word", "size", "conjunction") for i in rest)
+        return filled and not any(self.items[i].kind == "turn" for i in range(before, place.start))

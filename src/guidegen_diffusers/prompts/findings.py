@@ -1,0 +1,285 @@
+"""The findings of one sentence: which tumours it states, doubts, denies or calls removed, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .attributes import ORGANS
+from .binding import Binding, bind, is_keyed
+from .clauses import HEADS, PLACES, SEPARATORS
+from .heads import name_heads
+from .phrases import Item, phrases
+from .places import SIDES, Place, complete, find_places
+from .scopes import FAMILY, HEDGED, NEGATED, NEUTRAL, REMOVED, Scopes
+from .tokens import Sentence
+
+
+__all__ = ["Finding", "Reading", "read_sentence"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A tumour as a sentence speaks of it.
+
+    Args:
+        status (`str`): "stated", "doubted", "denied" or "removed".
+        sites (`frozenset[str]`): where, of our sites; empty where no place of ours is named.
+        elsewhere (`bool`): in an organ that is none of ours.
+        refers (`bool`): it speaks of a tumour that was named before ("the tumor", "it").
+        whole (`bool`): of a denial or removal, that it is about any tumour and about now.
+    """
+
+    status: str
+    sites: frozenset[str] = frozenset()
+    elsewhere: bool = False
+    refers: bool = False
+    whole: bool = False
+
+
+@dataclass(slots=True)
+class Reading:
+    """What a sentence says: its findings in order, and whether nodes and metastases are affirmed or denied in it."""
+
+    items: list[Item]
+    scopes: Scopes
+    findings: list[Finding] = field(default_factory=list)
+    tumors: list[int] = field(default_factory=list)  # items that state or doubt one
+    nodes: set[bool] = field(default_factory=set)
+    metastases: set[bool] = field(default_factory=set)
+    last_place: Place | None = None
+
+    @property
+    def of_relatives(self) -> list[bool]:
+        """Of each token of the sentence, whether it speaks of a relative."""
+        marks = self.scopes.marks
+        return [bool(marks[at] & FAMILY) for at, item in enumerate(self.items) for _ in range(item.start, item.end)]
+
+
+_SIGNS = frozenset("evidence sign signs trace traces indication indications hint suggestion proof".split())
+
+
+def read_sentence(sentence: Sentence, told: bool, before: Place | None = None) -> Reading:
+    """`told` says whether a tumour was spoken of earlier, so that "it is in the left lung" has something to refer to;
+    `before` is the last place that was named, so that "the right one" has."""
+    items = phrases(sentence.tokens)
+    name_heads(items, told)
+    scopes = Scopes(items, sentence.question)
+    places = find_places(items, before)
+    reading = _Findings(items, scopes, bind(items, scopes.clauses, places), told).read()
+    reading.last_place = places[-1] if places else before
+    return reading
+
+
+class _Findings:
+    def __init__(self, items: list[Item], scopes: Scopes, binding: Binding, told: bool):
+        self.items, self.scopes, self.binding, self.told = items, scopes, binding, told
+        self.reading = Reading(items, scopes)
+
+    def read(self) -> Reading:
+        for at, item in enumerate(self.items):
+            if self.scopes.marks[at] & (FAMILY | NEUTRAL):
+                continue
+            if item.kind == "tumor":
+                self._tumor(at, *item.value)
+            elif item.kind == "locator":
+                self._locator(at)
+            elif item.kind == "metastasis":
+                self._metastasis(at)
+            elif item.kind == "node":
+                self._node(at)
+            elif item.kind == "normal":
+                self._normal(at)
+            elif item.kind == "resolved":
+                self._add("removed", whole=True)
+            elif at in self.scopes.dangling and self.told:
+                self._add("removed", ORGANS.get(item.value, frozenset()))
+        self._fragment()
+        return self.reading
+
+    def _add(self, status: str, sites: frozenset[str] = frozenset(), **more: bool) -> None:
+        self.reading.findings.append(Finding(status, sites, **more))
+
+    def _status(self, at: int) -> str:
+        if self.scopes.has(at, NEGATED):
+            return "denied"
+        return "doubted" if self.scopes.has(at, HEDGED) else "stated"
+
+    def _tumor(self, at: int, strength: str, organ: str | None) -> None:
+        presupposed = self._is_presupposed(at)
+        places: dict[str, list[Place]] = {}
+        for place in self.binding.places[at]:
+            status = self._status(max(at, place.start))
+            if status == "stated" and self.scopes.has(at, HEDGED):
+                status = "doubted"
+            places.setdefault("stated" if presupposed else status, []).append(place)
+        own = "stated" if presupposed else self._status(at)
+        if not places or (own != "denied" and set(places) == {"denied"}):  # "lung cancer, not in the left lung"
+            places[own] = []
+        for status, group in places.items():
+            sites, elsewhere = _where(group, organ, explicit=strength == "elsewhere", narrow=status != "denied")
+            elsewhere = not sites and (elsewhere or strength == "elsewhere")
+            if status != "denied" and self._is_removed(at, sites):
+                self._add("removed", sites, elsewhere=elsewhere)
+            elif status != "denied":
+                self.reading.tumors.append(at)
+                self._add(status, sites, elsewhere=elsewhere, refers=organ is None and self._is_definite(at))
+            elif self._is_recurrence(at):
+                self._add("removed", whole=True)
+            elif sites:
+                self._add("denied", sites)
+            elif not elsewhere:
+                self._add("denied", whole=strength == "strong" and not self._is_qualified(at))
+
+    def _is_removed(self, at: int, sites: frozenset[str]) -> bool:
+        if not self.scopes.has(at, REMOVED) or any(
+            self.items[i].text in ("recurrent", "new", "residual") for i in range(max(0, at - 4), at)
+        ):
+            return False
+        organ = self.scopes.surgery.get(at)
+        return organ is None or not sites or bool(sites & ORGANS.get(organ, frozenset()))
+
+    def _is_presupposed(self, at: int) -> bool:
+        """Whether something about the tumour is denied and not the tumour: "no extension of the tumor"."""
+        start = at - 1
+        while start > 0 and self.items[start].kind in ("word", "size", "part", "side", "organ", "place"):
+            start -= 1
+        if not (self.scopes.has(at, NEGATED) and start > 1 and self.items[start].value == "the"):
+            return False
+        noun, preposition = self.items[start - 2], self.items[start - 1]
+        return preposition.text in ("of", "by", "from") and noun.kind == "word" and noun.text not in _SIGNS
+
+    def _is_recurrence(self, at: int) -> bool:
+        """Whether it is the recurrence or the rest of an earlier tumour: "no recurrence", "no residual tumor"."""
+        around = self.items[max(0, at - 4) : at + 2]
+        return any(item.text.startswith(("recurr", "relapse", "residual", "viable")) for item in around)
+
+    def _is_definite(self, at: int) -> bool:
+        for i in range(at - 1, max(-1, at - 6), -1):
+            if self.items[i].kind == "determiner":
+                return self.items[i].value == "the"
+            if self.items[i].kind not in ("word", "size", "number", "past", "seen", "nontumor"):
+                return False
+        return False
+
+    def _is_qualified(self, at: int) -> bool:
+        """Whether a denial is about other tumours ("no other tumor") or about the past ("never had cancer")."""
+        around = range(max(0, at - 8), min(len(self.items), at + 3))
+        return any(self.items[i].kind in ("other", "past") or self.items[i].text in ("never", "known") for i in around)
+
+    def _locator(self, at: int) -> None:
+        """ "Site: left kidney", "it is located in the left kidney"."""
+        keyed = is_keyed(self.items, at)
+        places = self.binding.places[at]
+        if keyed and at + 2 < len(self.items) and self.items[at + 2].kind == "no" and not places:
+            self._add("denied", whole=True)
+        elif places and (keyed or self.told):
+            self._refer(places, self._status(places[-1].start))
+
+    def _fragment(self) -> None:
+        """A sentence with places and no finding, after one with a tumour: "It is in the left kidney.", "Left side." """
+        if not self.told or not self.binding.unbound or any(item.kind in HEADS for item in self.items):
+            return
+        bare = (*PLACES, "determiner", "preposition", "number", "size", "conjunction", *(SEPARATORS - {":"}))
+        if self.items[0].kind == "pronoun" or self.items[0].value == "the" or all(i.kind in bare for i in self.items):
+            self._refer(self.binding.unbound, self._status(self.binding.unbound[-1].start))
+
+    def _refer(self, places: list[Place], status: str) -> None:
+        sites, elsewhere = _where(places, None)
+        if not sites and not elsewhere:
+            sites = frozenset().union(*(SIDES[place.side] for place in places if place.side))
+        self._add(status, sites, elsewhere=elsewhere, refers=True)
+
+    def _metastasis(self, at: int) -> None:
+        places = [place for place in self.binding.places[at] if not self._comes_from(place)]
+        for place in self.binding.places[at]:
+            if place not in places and place.sites and self._status(place.start) != "denied":
+                self._add("stated", place.sites)  # "lung metastases from the left kidney"
+        of_nodes = "nodal" in self.items[at].text or self._is_of_nodes(at)
+        denied = self.scopes.has(at, NEGATED) or self.items[at].value == "denied"
+        if denied and of_nodes:
+            self.reading.nodes.add(False)
+        elif denied and not places:
+            self.reading.metastases.add(False)
+        elif not denied and not of_nodes and not self.scopes.marks[at] & (HEDGED | REMOVED):
+            self.reading.metastases.add(True)
+
+    def _comes_from(self, place: Place) -> bool:
+        for i in range(place.start - 1, max(-1, place.start - 4), -1):
+            if self.items[i].kind != "determiner":
+                return self.items[i].text == "from"
+        return False
+
+    def _is_of_nodes(self, at: int) -> bool:
+        if at and self.items[at - 1].kind == "node":
+            return True
+        for i in range(at + 1, min(len(self.items), at + 6)):
+            if self.items[i].kind == "node":
+                return True
+            if self.items[i].kind not in ("preposition", "determiner", "word", "organ", "side", "place"):
+                return False
+        return False
+
+    def _node(self, at: int) -> None:
+        far = any(self.items[i].text in ("axillary", "inguinal", "cervical") for i in range(max(0, at - 3), at))
+        if self.scopes.has(at, NEGATED) or self.items[at].value == "denied":
+            if not far:
+                self.reading.nodes.add(False)
+        elif not self.scopes.has(at, HEDGED) and self._is_involved(at):
+            self.reading.nodes.add(True)
+
+    def _is_involved(self, at: int) -> bool:
+        return not any(item.kind == "normal" for item in self.items[at + 1 : at + 5])
+
+    def _normal(self, at: int) -> None:
+        if self.scopes.marks[at] & (NEGATED | HEDGED | REMOVED) or (at and self.items[at - 1].text == "otherwise"):
+            return
+        places = [place for place in self.binding.places[at] if not self._is_remainder(place)]
+        if self.binding.places[at]:
+            sites, _ = _where(places, None, narrow=False)
+            if sites:
+                self._add("denied", sites)
+            return
+        start, end = self.scopes.clauses.start(at), self.scopes.clauses.end(at)
+        kinds = {self.items[i].kind for i in range(start, end)}
+        if "node" in kinds:
+            self.reading.nodes.add(False)
+        elif self._speaks_of_all(at, kinds):
+            self._add("denied")
+
+    def _is_remainder(self, place: Place) -> bool:
+        """ "The remaining colon is normal" says nothing of the part that is not."""
+        return any(self.items[i].kind == "other" for i in range(max(0, place.start - 4), place.start))
+
+    def _speaks_of_all(self, at: int, kinds: set[str]) -> bool:
+        text = self.items[at].text
+        if text == "healthy":
+            return not (at and self.items[at - 1].text == "previously")
+        if "scan" in kinds or " " in text or text in ("nad", "wnl"):
+            return True
+        return kinds <= {"normal", "verb", "determiner", "pronoun", "patient", "conjunction"}
+
+
+def _where(
+    places: list[Place], organ: str | None, explicit: bool = False, narrow: bool = True
+) -> tuple[frozenset[str], bool]:
+    """Our sites among `places` of a tumour of `organ`, and whether one of them is in an organ that is none of ours.
+
+    `explicit` asks for places that name their organ: a hepatoma "in the right lobe" is not in the lung. `narrow` leaves
+    out places that hold a smaller one: "in the lung, in the left upper lobe".
+    """
+    whole: list[Place] = []
+    for place in places:
+        if organ and place.named in (None, organ):
+            place = replace(place, organ=organ)
+        joint = complete(whole[-1], place) if whole and place.joined != "and" else None
+        if joint:
+            whole[-1] = joint
+        else:
+            whole.append(place)
+    named = {place.sites for place in whole if place.sites and (place.organ or not explicit)}
+    if organ and not any(sites & ORGANS[organ] for sites in named):
+        named.add(ORGANS[organ])
+    if narrow:
+        named = {sites for sites in named if not any(other < sites for other in named)}
+    sites = frozenset().union(*named)
+    return sites, any(place.named == "other" for place in whole)

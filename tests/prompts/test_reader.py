@@ -1,0 +1,406 @@
+"""What the reader promises: the set of sites that a text allows, and never a guess passed off as knowledge."""
+
+import pytest
+
+from guidegen_diffusers.prompts.attributes import ALL_SITES, COLON, KIDNEY, LUNG, TUMOR_SITES
+from guidegen_diffusers.prompts.reader import read
+
+
+SHORT = {
+    "LUL": {"left_upper_lung"},
+    "LLL": {"left_lower_lung"},
+    "RUL": {"right_upper_lung"},
+    "RML": {"right_middle_lung"},
+    "RLL": {"right_lower_lung"},
+    "LK": {"left_kidney"},
+    "RK": {"right_kidney"},
+    "AC": {"ascending_colon"},
+    "TC": {"transverse_colon"},
+    "DC": {"descending_colon"},
+    "SR": {"sigmoid_or_rectum"},
+    "none": {"none"},
+    "lung": LUNG,
+    "left_lung": {"left_upper_lung", "left_lower_lung"},
+    "right_lung": {"right_upper_lung", "right_middle_lung", "right_lower_lung"},
+    "upper_lobes": {"left_upper_lung", "right_upper_lung"},
+    "lower_lobes": {"left_lower_lung", "right_lower_lung"},
+    "kidney": KIDNEY,
+    "colon": COLON,
+    "right_colon": {"ascending_colon", "transverse_colon"},
+    "left_colon": {"descending_colon", "sigmoid_or_rectum"},
+    "any": TUMOR_SITES,
+    "all": ALL_SITES,
+}
+
+
+def expand(short: str) -> frozenset[str]:
+    """ "LUL none" is a set of sites; "all -lung" is all but the lungs."""
+    sites: set[str] = set()
+    for word in short.split():
+        sites = sites - SHORT[word[1:]] if word.startswith("-") else sites | SHORT[word]
+    return frozenset(sites)
+
+
+def group(table: str) -> list:
+    """Lines of "sites | text" as test cases."""
+    lines = [line.strip() for line in table.strip().splitlines() if line.strip()]
+    return [pytest.param(*(part.strip() for part in line.split("|", 1)), id=line.split("|", 1)[1].strip()) for line in lines]
+
+
+def sites(text: str) -> frozenset[str]:
+    return read(text.replace("\\n", "\n"))["sites"]
+
+
+PAPERS = r"""
+LUL | This patient is a white male. In this medical CT scan, his clinical status can be described as an advanced lung cancer in the upper left lobe, with a TNM staging of T3NMX.
+DC | This patient is a black African American of unknown age and non-Hispanic or Latino race. In this CT image, the patient's condition is described as huge tumor around the descendant colon, of stage T4NMX.
+colon | A person diagnosed with colon cancer
+all | The patient is a white male.
+all | A 54-year-old woman.
+all |
+none | The patient is a white male. In this CT scan, the patient's condition is described as no tumor.
+LUL | The patient is a white male. In this CT scan, the patient's condition is described as an advanced lung cancer in the upper left lobe.
+"""
+ORGANS_AND_PARTS = r"""
+lung | lung cancer
+lung | pulmonary nodule
+lung | Bronchogenic carcinoma.
+lung | bronchial carcinoma
+lung | Patient with NSCLC, on chemotherapy.
+lung | non-small cell lung cancer
+lung | SCLC
+lung | small cell lung cancer
+lung | a malignancy of the lungs
+left_lung | left lung cancer
+left_lung | Tumour in the left lung.
+right_lung | lung cancer on the right
+right_lung | NSCLC, right-sided
+right_lung | carcinoma of the lung (right)
+LUL | LUL mass
+LLL | LLL nodule
+RUL | RUL adenocarcinoma
+RML | carcinoma, RML
+RLL | pt c/w RLL mass
+upper_lobes | upper lobe tumour
+RML | middle lobe cancer
+lower_lobes | tumor of the lower lobe
+left_lung | left middle lobe tumour
+LUL | mass in the lingula
+LUL | lingular nodule
+upper_lobes | Pancoast tumour of the lung apex
+LUL | left Pancoast tumour
+LUL | upper left lobe tumor
+LUL | cancer of the left lung, upper lobe
+LUL | lobe, left upper: carcinoma
+LUL | tumor of the left upper-lobe
+LUL | LEFT UPPER LOBE MASS
+RUL | lung apex on the right shows a mass
+LLL | a mass at the base of the left lung
+LLL | Tumour at the left base.
+RLL | mass in the right lower lung
+RUL | right upper zone mass
+RLL | nodule in the lower lobe of the right lung
+RLL | A nodule is seen in the inferior lobe of the right lung.
+LUL LLL | masses in the upper and lower lobes of the left lung
+LUL RUL | left and right upper lobe masses
+RUL RML | cancer of the right upper and middle lobes
+lower_lobes | tumours in both lower lobes
+upper_lobes | bilateral upper lobe nodules
+lung | nodules in both lungs
+kidney | kidney cancer
+kidney | Renal cell carcinoma.
+kidney | RCC
+kidney | hypernephroma
+kidney | Grawitz tumour
+kidney | a 3-year-old with nephroblastoma
+kidney | Wilms' tumor
+kidney | renal mass
+kidney | bilateral kidney tumours
+LK | ccRCC of the left kidney
+LK | left renal mass
+LK | left exophytic enhancing renal mass
+LK | Mass arising from the upper pole of the left kidney.
+LK | kidney (left): mass
+RK | right-sided renal cell carcinoma
+RK | RCC on the right
+RK | tumour of the right renal pelvis
+RK | RIGHT KIDNEY TUMOR
+kidney | tumour in either kidney
+colon | colorectal cancer
+colon | CRC
+colon | large bowel cancer
+colon | bowel cancer
+colon | carcinoma of the large intestine
+AC | tumor of the ascending colon
+AC | caecal carcinoma
+AC | cancer of the cecum
+TC | transverse colon cancer
+DC | Tumour in the descending colon.
+SR | rectal cancer
+SR | sigmoid carcinoma
+SR | rectosigmoid adenocarcinoma
+SR | Ca rectum
+AC TC | mass at the hepatic flexure
+TC DC | splenic flexure tumour
+right_colon | right-sided colon cancer
+right_colon | cancer of the right colon
+right_colon | tumor in the right hemicolon
+left_colon | left-sided colon cancer
+left_colon | left hemicolon carcinoma
+AC TC | tumours of the ascending and transverse colon
+AC TC SR | a tumor in the ascending, transverse or sigmoid colon
+TC | left transverse colon cancer
+any | a tumour
+any | cancer
+any | The patient has a malignancy.
+any | right-sided tumour
+any | A mass was found.
+LK TC | a tumor in the left kidney or the transverse colon
+LK AC | Cancer of the left kidney and the ascending colon.
+LK AC | left renal mass and a tumour in the ascending colon
+lung kidney | lung or kidney cancer
+LUL RK | LUL nodule and right renal mass
+kidney colon | an abdominal tumour
+lung | a thoracic malignancy
+"""
+SLIPS = r"""
+any | tumuor
+LK | left kidny tumor
+AC | carcenoma of the assending colon
+SR | sigmoyd cancer
+LUL | left uper lobe tumor
+LUL | left upper lober mass
+DC | tumour of the desending colon
+lung | pulmunary adenocarcinma
+kidney | kideny cancer
+TC | transverce colon tumour
+colon | colrectal cancer
+SR | rectel carcinoma
+all | The patient had lunch and paid a rental fee.
+all | It was a real lesson in color, and the tutor cancelled.
+all | Adrenal glands and renal arteries were reported.
+all | He reigns over a colony.
+"""
+OTHER_FINDINGS = r"""
+all | renal cyst
+all | Kidney stones on both sides.
+all | simple cyst in left kidney
+all | Emphysema of both lungs.
+all | pneumonia in the left lower lobe
+all | diverticulosis of the sigmoid
+all | Atelectasis at the right base, appendicitis.
+all | pyelonephritis and hydronephrosis of the right kidney
+all | interstitial lung disease
+all | small bowel obstruction
+LK | mass in the left kidney and stones in the right kidney
+LK | left kidney mass, right renal cyst
+RUL | emphysema and a mass in the right upper lobe
+RUL | Pneumonia in the left lower lobe and a nodule in the right upper lobe.
+colon | Lung transplant patient with colon cancer
+colon | colon cancer in a patient with pulmonary embolism
+colon | A patient with chronic kidney disease and colon cancer
+LK | Left kidney: 4 cm mass. Right kidney: simple cyst.
+LK | Left renal lesion. Right renal lesion consistent with a simple cyst.
+RLL | RLL mass. LUL nodule, likely a granuloma.
+all | benign nodule in the left upper lobe
+all | The nodule in the left upper lobe is benign.
+kidney | kidney cancer with a thrombus in the renal vein
+LK | left kidney tumour invading the ascending colon
+LK | left renal mass abutting the descending colon
+LK | mass with calcifications in the left kidney
+all | Body mass index 31, normal tumor markers, lung cancer screening.
+all | right lobe of the liver is enlarged
+"""
+BINDING = r"""
+LUL | A tumour is seen. It is located in the left upper lobe.
+LUL | There is a large tumor, which is situated in the left upper lobe.
+LK | Renal cell carcinoma. It is in the left kidney.
+LUL | Left lung cancer. It is located in the upper lobe.
+LK | Site: left kidney. Histology: clear cell carcinoma.
+RLL | sex: F; age: 71; site: RLL
+LUL | Adenocarcinoma, left upper lobe, T2N0M0
+LUL | The left upper lobe shows a spiculated mass.
+LK | In the left kidney there is a 4 cm mass.
+LK | Left kidney: 4 cm mass
+RUL | Right lung: 3 cm mass in the upper lobe
+LK | The left kidney is enlarged by a large tumour.
+RK | mass, 4 cm, right kidney
+RLL | 62 yo M w/ RLL mass s/o NSCLC
+LK | left kidney mass likely RCC
+RUL | CT of the chest shows a mass in the right upper lobe.
+RUL | 62-YEAR-OLD MALE WITH RIGHT UPPER LOBE MASS NO METASTASES
+RLL | pt 70F hx HTN RLL nodule 2 cm
+AC | {"sex": "F", "age": 71, "site": "ascending_colon", "t": 2}
+LK | <sex>female</sex><site>left kidney</site>
+LUL | a large mass in the left\nupper lobe
+SR | Tumor located in the rectum, 5 cm from the anal verge.
+LK RK | Tumours in both kidneys: one in the left kidney, one in the right kidney.
+LK | The patient, whose father died of lung cancer, has a left renal mass.
+LK | not only a cyst but also a tumour in the left kidney
+RUL | Cancer which started in the right upper lobe
+LLL | There is no doubt that this is a cancer of the left lower lobe.
+"""
+METASTASES = r"""
+colon | colon cancer with lung and liver metastases
+colon | Colon cancer metastatic to the right kidney.
+kidney | renal cell carcinoma metastatic to lung
+kidney | RCC with pulmonary metastases
+colon | metastatic colon cancer
+lung | metastatic lung cancer
+colon | colon cancer which has spread to the liver and lungs
+LK | Left renal cell carcinoma with bone, lung and brain mets.
+any | lung metastases
+any | Multiple metastatic nodules in both lungs.
+any | metastatic disease
+colon | lung metastases from colon cancer
+LK | Pulmonary metastases from a tumour in the left kidney.
+colon | multiple pulmonary nodules consistent with metastases; colon cancer
+none | breast cancer with lung metastases
+"""
+ELSEWHERE = r"""
+none | hepatocellular carcinoma
+none | pancreatic cancer
+none | Breast cancer in a 50-year-old woman.
+none | brain tumour
+none | prostate cancer
+none | bladder tumor
+none | left adrenal mass
+none | Gastric carcinoma.
+none | lymphoma
+none | hepatocellular carcinoma in the right lobe of the liver
+none | Liver: 4 cm tumour in the right lobe
+none | Hepatoma of the right lobe.
+none | thyroid nodule in the left lobe
+none | small bowel cancer
+none | glioma in the left temporal lobe
+LK | prostate cancer and a left renal mass
+RUL | Breast cancer, now a second tumour in the right upper lobe.
+none | Pancreatic cancer. The tumour measures 4 cm.
+"""
+NEGATION = r"""
+none | No tumour.
+none | no evidence of malignancy
+none | The patient has no cancer.
+none | negative for malignancy
+none | She is free of cancer.
+none | Cancer was ruled out.
+none | A tumour was not found.
+none | There is no sign of a tumor.
+none | Never had cancer.
+none | Normal CT.
+none | The CT scan is unremarkable.
+none | A healthy 30-year-old woman
+none | NAD
+none | no abnormality detected
+none | Tumor: none
+none | malignancy: absent
+none | The mass is no longer visible.
+none | absence of tumour
+none | denies cancer
+none | without tumor
+none | Lungs: clear. Kidneys: unremarkable. Colon: no tumour.
+none | The tumour has resolved.
+none | no mass, nodule or tumour
+none | Neither mass nor nodule.
+all -lung | no tumour in the lungs
+all -lung | Lungs are clear.
+all -lung | no lung cancer
+all -lung | Clear lungs.
+all -kidney | kidneys unremarkable
+all -kidney | Both kidneys are normal.
+all -lung -kidney | no tumour in the lungs or kidneys
+all -lung -kidney | No mass in the lungs, no mass in the kidneys.
+all -LK | no mass in the left kidney
+all -LK | left kidney is normal
+right_lung | lung cancer, not in the left lung
+right_lung | lung cancer sparing the left lung
+RK | tumour of the kidney; left kidney is normal
+RK | renal tumour in the right kidney, not the left
+kidney colon | a tumour, but not in the lungs
+LK | no tumour except in the left kidney
+LK | Lungs are clear, but there is a mass in the left kidney.
+LK | The CT is normal except for a mass in the left kidney.
+LK | no pleural effusion, 3 cm mass in the left kidney
+LK | No pneumothorax or effusion, left renal mass.
+colon | He does not have lung cancer but colon cancer.
+colon | No lung cancer. Colon cancer.
+colon | not lung cancer but colon cancer
+colon | non-smoker with colon cancer
+colon | no known allergies, colon cancer
+lung | lung cancer without metastases
+lung | Lung cancer. No lymphadenopathy. No distant metastases.
+lung | Non-metastatic lung cancer
+LK | left renal mass, no other tumour
+LK | 4 cm left renal mass. No liver tumour. Colon normal.
+LK | Left renal mass. No history of malignancy.
+RLL | RLL mass. The remaining lungs are clear.
+LK | No change in the left renal mass.
+any | no doubt a tumour
+lung kidney | not only lung cancer but also kidney cancer
+LK | Kidneys normal in size. Mass in the left kidney.
+"""
+DOUBT = r"""
+LK none | cannot exclude a tumour in the left kidney
+LK none | possible tumour in the left kidney
+LK none | A tumour of the left kidney cannot be ruled out.
+RLL none | ?RLL mass
+RLL none | RLL mass?
+LUL none | Rule out LUL tumour.
+lung none | r/o lung cancer
+LK none | question of a left renal mass
+LK none | Is there a tumour in the left kidney?
+LK none | There may be a mass in the left kidney.
+LK none | either no tumor or a tumor in the left kidney
+LUL none | mass or consolidation in the left upper lobe
+LK none | Left renal tumour is unlikely.
+all | possible tumour
+RUL | RUL mass suspicious for cancer
+LK | suspected tumour in the left kidney
+LK | probable RCC of the left kidney
+LK | likely left renal cell carcinoma
+RUL | Mass in the right upper lobe, possibly malignant.
+LUL RUL | either a left upper lobe or a right upper lobe tumor
+none | Indication: rule out lung cancer. Impression: no evidence of malignancy.
+"""
+OTHER_TIMES_AND_PEOPLE = r"""
+all | mother had colon cancer
+all | Family history of renal cancer.
+all | his father died of lung cancer
+all | FHx: colon ca
+all | Family history: lung cancer (father), colon cancer (mother).
+all | Colon cancer in his mother.
+colon | Her mother had breast cancer, and she has colon cancer.
+colon | Colon cancer. Family history of lung cancer.
+colon | history of colon cancer
+colon | h/o colon ca
+none | history of colon cancer, resected in 2010
+none | s/p left nephrectomy for RCC, no recurrence
+none | Lung cancer in complete remission.
+none | Colon cancer was removed in 2012.
+none | lung cancer survivor
+none | History of lung cancer, treated. No evidence of disease.
+none | RCC s/p nephrectomy
+none | Previously had colon cancer, now disease-free.
+RK | history of colon cancer, resected in 2010, now with a mass in the right kidney
+LK | left renal mass, scheduled for nephrectomy
+SR | Sigmoid cancer, resection is planned.
+RLL | s/p RUL lobectomy for NSCLC, new mass in the RLL
+"""
+
+GROUPS = {
+    "papers": PAPERS,
+    "organs and parts": ORGANS_AND_PARTS,
+    "slips": SLIPS,
+    "other findings": OTHER_FINDINGS,
+    "binding": BINDING,
+    "metastases": METASTASES,
+    "elsewhere": ELSEWHERE,
+    "negation": NEGATION,
+    "doubt": DOUBT,
+    "other times and people": OTHER_TIMES_AND_PEOPLE,
+}
+
+
+@pytest.mark.parametrize(("expected", "text"), [case for table in GROUPS.values() for case in group(table)])
+def test_the_sites_that_a_text_allows(expected, text):
+    assert sites(text) == expand(expected)
