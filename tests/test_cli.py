@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from guidegen_diffusers import Case, GuideGenPipeline
+from guidegen_diffusers import Case, CaseDataset, GuideGenPipeline
 from guidegen_diffusers.cli import app
 
 
@@ -25,7 +25,9 @@ def test_a_sentence_becomes_four_files(tmp_path):
         assert name in result.output
     assert "random weights" in result.output
     case = Case.load(tmp_path / "case")
-    assert case.prompt == "A white male."
+    assert "white male" in case.prompt
+    assert f"understood: {case.prompt}" in result.output
+    assert case.provenance["text"] == "A white male."
     assert case.provenance["seed"] == 0
 
 
@@ -77,7 +79,7 @@ def test_a_case_is_not_overwritten_unless_asked(tmp_path):
     assert again.exit_code == 1
     assert "overwrite" in again.output
     assert generate("B", "--output", tmp_path / "case", "--overwrite", *FEW).exit_code == 0
-    assert Case.load(tmp_path / "case").prompt == "B"
+    assert Case.load(tmp_path / "case").provenance["text"] == "B"
 
 
 def test_a_pipeline_that_cannot_be_loaded_leaves_no_folder(tmp_path, monkeypatch):
@@ -85,3 +87,80 @@ def test_a_pipeline_that_cannot_be_loaded_leaves_no_folder(tmp_path, monkeypatch
     result = generate("A", "--output", tmp_path / "case")
     assert result.exit_code != 0
     assert list(tmp_path.iterdir()) == []
+
+
+def run(*arguments, **options):
+    return CliRunner().invoke(app, [*map(str, arguments)], **options)
+
+
+def test_parse_prints_what_each_text_says_as_a_line_of_json():
+    result = run("parse", "62M, NSCLC of the RUL, T2aN1M0", "no tumour")
+    first, second = map(json.loads, result.output.splitlines())
+    assert list(first) == ["sex", "age", "race", "sites", "t", "n", "m", "size"]
+    assert first == dict(sex="male", age="61-70", race=None, sites=["right_upper_lung"], t=2, n=1, m=0, size=None)
+    assert second["sites"] == ["none"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", "رئة 🫁".encode(), b"lung cancer"])
+def test_parse_reads_any_bytes_from_the_standard_input(content):
+    result = run("parse", "-", input=content)
+    assert result.exit_code == 0
+    assert json.loads(result.output)["sites"]
+
+
+def test_a_patient_is_drawn_where_no_prompt_is_given(tmp_path):
+    result = generate("--output", tmp_path / "case", "--only-mask", *FEW)
+    assert result.exit_code == 0, result.output
+    assert None not in [v for k, v in Case.load(tmp_path / "case").attributes.items() if k in ("sex", "age", "race")]
+
+
+def test_a_raw_prompt_is_saved_as_it_is(tmp_path):
+    generate("my text", "--output", tmp_path / "case", "--raw-prompt", "--only-mask", *FEW)
+    assert Case.load(tmp_path / "case").prompt == "my text"
+
+
+PHANTOMS = ["phantom", "--size", 16, 12, 24, "--spacing", 24]
+
+
+def tree(folder):
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_phantoms_of_one_seed_are_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        assert run(*PHANTOMS, "--count", 3, "--seed", 7, "--output", tmp_path / name).exit_code == 0
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_phantoms_go_on_where_they_were_stopped(tmp_path):
+    assert "2 written, 0 were there" in run(*PHANTOMS, "--count", 2, "--output", tmp_path / "a").output
+    assert "2 written, 2 were there" in run(*PHANTOMS, "--count", 4, "--output", tmp_path / "a").output
+    run(*PHANTOMS, "--count", 4, "--output", tmp_path / "b")
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def test_phantoms_of_two_splits_share_a_folder_and_no_seed(tmp_path):
+    for split in ("train", "test"):
+        run(*PHANTOMS, "--count", 2, "--split", split, "--output", tmp_path)
+    seeds = {row["seed"] for split in ("train", "test") for row in CaseDataset(tmp_path, split).rows}
+    assert len(seeds) == 4
+
+
+def test_phantoms_show_what_they_are_asked_for(tmp_path):
+    run(*PHANTOMS, "--count", 2, "--prompt", "a tumour of the left kidney", "--output", tmp_path)
+    assert [row["sites"] for row in CaseDataset(tmp_path, "train").rows] == [["left_kidney"]] * 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--count", 2, "--split", "exam"], "expected one of train, validation, test"),
+        (["--count", 2, "--spacing", 0], "expected 0.5 to 50 mm"),
+        (["--count", 2, "--seed", 10**9], "expected whole numbers within"),
+    ],
+)
+def test_phantoms_of_nowhere_are_refused_in_one_line(tmp_path, arguments, words):
+    result = run("phantom", *arguments, "--output", tmp_path / "a")
+    assert result.exit_code == 1
+    assert words in result.output
+    assert not (tmp_path / "a").exists()

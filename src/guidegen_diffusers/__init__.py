@@ -5,6 +5,7 @@ from ._registration import register
 from ._version import __version__
 from .case import Case
 from .configs import available_configs, load_config
+from .data import CaseDataset
 from .grid import Grid
 from .models import (
     CategoricalUNet3DConditionModel,
@@ -15,25 +16,32 @@ from .models import (
     VQModel3D,
     codebook_use,
 )
+from .phantom import TorsoPhantom
 from .pipelines import GuideGenPipeline, GuideGenPipelineOutput
+from .prompts import ClinicalPrompt
 from .schedulers import CategoricalDDPMScheduler
+from .tumor_sites import find_site
 
 
 __all__ = [
     "Case",
+    "CaseDataset",
     "CategoricalDDPMScheduler",
     "CategoricalUNet3DConditionModel",
+    "ClinicalPrompt",
     "ContrastRescaler",
     "Grid",
     "GuideGenPipeline",
     "GuideGenPipelineOutput",
     "LatentUNet3DConditionModel",
     "SemanticEncoder3D",
+    "TorsoPhantom",
     "VQModel3D",
     "VectorQuantizer3D",
     "__version__",
     "available_configs",
     "codebook_use",
+    "find_site",
     "labels",
     "load_config",
 ]

@@ -1,8 +1,14 @@
-"""`guidegen`: the command line. `guidegen generate "The patient is ..." --output out` writes a case."""
+"""`guidegen`: the command line. `guidegen generate "The patient is ..." --output out` writes a case.
+
+Each command is a thin wrapper of one call of the library. Heavy imports wait until a command needs them.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -17,10 +23,20 @@ def main() -> None:
     """GuideGen: a clinical sentence becomes a torso label map and the CT that belongs to it."""
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """What the library says of bad input, without a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        typer.secho(f"guidegen: {error}", fg="red", err=True)
+        raise typer.Exit(1) from error
+
+
 @app.command()
 def generate(
-    prompt: Annotated[str, typer.Argument(help="The clinical sentence.")],
     output: Annotated[Path, typer.Option(help="Folder of the case; with --num, of one folder a case.")],
+    prompt: Annotated[str, typer.Argument(help="The clinical sentence; without one, a patient is drawn.")] = "",
     model: Annotated[str, typer.Option(help="A folder, a Hub id, or a shipped (untrained) configuration.")] = "tiny",
     num: Annotated[int, typer.Option(min=1, help="How many cases to draw.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Case i is drawn from seed + i.")] = 0,
@@ -30,6 +46,7 @@ def generate(
     mask_guidance: Annotated[float, typer.Option(help="Guidance of the mask stage.")] = 2.0,
     mask: Annotated[Path | None, typer.Option(help="A label map (NIfTI) to paint a CT on.")] = None,
     only_mask: Annotated[bool, typer.Option("--only-mask", help="Stop after the label map.")] = False,
+    raw_prompt: Annotated[bool, typer.Option("--raw-prompt", help="Send the text as it is.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace cases that exist.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
 ) -> None:
@@ -41,7 +58,7 @@ def generate(
     from .pipelines import GuideGenPipeline
 
     folders = [output] if num == 1 else [output / f"case_{i:03d}" for i in range(num)]
-    try:
+    with _one_line_errors():
         for folder in folders:
             Case.check_free(folder, overwrite)
         if model in available_configs() and not os.path.isdir(model):
@@ -62,13 +79,98 @@ def generate(
                 mask_num_inference_steps=mask_steps,
                 guidance_scale=guidance,
                 mask_guidance_scale=mask_guidance,
+                raw_prompt=raw_prompt,
                 generator=torch.Generator().manual_seed(seed + i),
             )
-            result.cases[0].save(folder, overwrite=overwrite)
+            case = result.cases[0]
+            if case.prompt != prompt:
+                typer.echo(f"understood: {case.prompt}")
+            case.save(folder, overwrite=overwrite)
             typer.echo(f"{folder}: " + ", ".join(sorted(f.name for f in folder.iterdir())))
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        typer.secho(f"guidegen: {error}", fg="red", err=True)
-        raise typer.Exit(1) from error
+
+
+@app.command()
+def parse(
+    texts: Annotated[list[str], typer.Argument(help="Free text, a line of JSON for each; - is the standard input.")],
+) -> None:
+    """What a text says of patient and tumour, as JSON: null for what it leaves open, and the sites it allows."""
+    import sys
+
+    from .prompts import ClinicalPrompt
+
+    for text in texts:
+        text = sys.stdin.buffer.read().decode("utf-8", errors="replace") if text == "-" else text
+        typer.echo(json.dumps(ClinicalPrompt.parse(text).as_dict()))
+
+
+@app.command()
+def phantom(
+    output: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    count: Annotated[int, typer.Option(min=1, help="How many cases.")],
+    spacing: Annotated[float, typer.Option(help="Edge of a voxel in mm.")] = 6.0,
+    size: Annotated[
+        tuple[int, int, int] | None, typer.Option(help="Voxels X Y Z; 384 x 288 x 576 mm unless given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Place of the first case in the seeds of its split.")] = 0,
+    split: Annotated[str, typer.Option(help="train, validation or test; they share no seed.")] = "train",
+    prompt: Annotated[str | None, typer.Option(help="What every case is to show; drawn unless given.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all cases anew.")] = False,
+) -> None:
+    """Write procedural torsos, CT and labels, as a data set. Goes on where it was stopped."""
+    from .data.phantom_set import write_phantoms
+    from .phantom import torso_size
+
+    with _one_line_errors():
+        size = size or torso_size(spacing)
+        made = write_phantoms(output, count, size, spacing, seed, split, prompt, workers, overwrite)
+    typer.echo(f"{output / split}: {made} written, {count - made} were there")
+
+
+@app.command()
+def prepare(
+    output: Annotated[Path, typer.Option(help="Folder of the data set.")],
+    ct: Annotated[list[Path], typer.Option(help="NIfTI file, or folder of files, cases or DICOM series; repeatable.")],
+    labels: Annotated[list[Path], typer.Option(help="Label maps, or folders of masks, named like the CTs.")],
+    tumor: Annotated[list[Path] | None, typer.Option(help="Tumour masks, named like the CTs; they override.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Table (CSV, TSV, JSONL) of prompts or clinical fields.")
+    ] = None,
+    spacing: Annotated[float, typer.Option(help="Edge of a voxel in mm.")] = 3.0,
+    size: Annotated[tuple[int, int, int], typer.Option(help="Voxels X Y Z.")] = (128, 96, 192),
+    labels_version: Annotated[
+        str, typer.Option(help="Ids of label files: auto, 1 or 2 (TotalSegmentator), ours.")
+    ] = "auto",
+    tumor_labels: Annotated[
+        list[int] | None, typer.Option(help="Ids of the tumour in its masks; any above 0.")
+    ] = None,
+    val_fraction: Annotated[float, typer.Option(help="Share of cases for validation.")] = 0.1,
+    test_fraction: Annotated[float, typer.Option(help="Share of cases for the test.")] = 0.1,
+    min_organs: Annotated[int, typer.Option(min=0, help="Refuse cases with fewer organs in view.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all cases anew.")] = False,
+) -> None:
+    """Bring real CT and label maps into the form that training reads. Goes on where it was stopped."""
+    from .data.prepare import prepare as run
+
+    with _one_line_errors():
+        summary = run(
+            ct,
+            labels,
+            output,
+            tumor=tumor or (),
+            prompts=prompts,
+            spacing=spacing,
+            size=size,
+            labels_version=labels_version,
+            tumor_labels=tumor_labels or (),
+            val_fraction=val_fraction,
+            test_fraction=test_fraction,
+            min_organs=min_organs,
+            workers=workers,
+            overwrite=overwrite,
+        )
+    typer.echo(f"{output}: {summary}; report.csv has a line for each")
 
 
 def _to(pipe, device: str):

@@ -9,11 +9,15 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.callbacks import PipelineCallback
 
-from guidegen_diffusers import Case, Grid, GuideGenPipeline, load_config
+from guidegen_diffusers import Case, ClinicalPrompt, Grid, GuideGenPipeline, TorsoPhantom, load_config
 from guidegen_diffusers.labels import TUMOR, split_tumor
 
 
-SENTENCE = "The patient is a white male. In this CT scan, the condition is described as lung cancer."
+# canonical and complete, so that nothing is left to draw
+SENTENCE = (
+    "The patient is a white male, 61-70 years old. In this CT scan, the patient's condition is described as a large "
+    "lung cancer in the left upper lobe, with a TNM staging of T3N1M0."
+)
 FEW = dict(num_inference_steps=3, mask_num_inference_steps=4)
 
 
@@ -111,7 +115,8 @@ def test_torch_manual_seed_makes_runs_repeat(tiny):
 
 def test_a_dict_is_a_tuple_is_a_tensor(tiny):
     result = tiny(SENTENCE, generator=seeded(0), **FEW)
-    ct, labels, cases = tiny(SENTENCE, generator=seeded(0), return_dict=False, **FEW)
+    ct, labels, cases, prompts = tiny(SENTENCE, generator=seeded(0), return_dict=False, **FEW)
+    assert prompts == result.prompts == [SENTENCE]
     assert np.array_equal(ct, result.ct)
     assert np.array_equal(labels, result.labels)
     assert np.array_equal(cases[0].ct, result.ct[0])
@@ -148,7 +153,52 @@ def test_volumes_of_one_prompt_are_the_prompt_repeated(tiny):
     several = tiny(["a", "b"], num_volumes_per_prompt=2, generator=seeded(1, 2, 3, 4), **FEW)
     repeated = tiny(["a", "a", "b", "b"], generator=seeded(1, 2, 3, 4), **FEW)
     assert_same(several, repeated)
-    assert [case.prompt for case in several.cases] == ["a", "a", "b", "b"]
+    assert [case.provenance["text"] for case in several.cases] == ["a", "a", "b", "b"]
+
+
+# -------------------- reading the text
+
+
+def test_what_the_text_leaves_open_is_drawn_returned_and_saved(tiny, tmp_path):
+    result = tiny("a woman with cancer of the left kidney", generator=seeded(4), **FEW)
+    read = ClinicalPrompt.parse(result.prompts[0])
+    assert (read.sex, read.sites) == ("female", {"left_kidney"})
+    assert None not in read.as_dict().values()
+    case = Case.load(result.cases[0].save(tmp_path / "case"))
+    assert case.prompt == result.prompts[0] == read.render()
+    assert case.attributes == read.as_dict()
+    assert case.provenance["text"] == "a woman with cancer of the left kidney"
+
+
+def test_the_sentence_as_resolved_draws_the_case_again(tiny):
+    first = tiny("lung cancer", generator=seeded(4), **FEW)
+    assert_same(tiny(first.prompts[0], generator=seeded(4), **FEW), first)
+
+
+def test_each_volume_draws_what_is_open_anew(tiny):
+    few = dict(output="mask", mask_num_inference_steps=1)
+    shared = tiny("a tumour", num_volumes_per_prompt=8, generator=seeded(0), **few)
+    assert len(set(shared.prompts)) > 4
+    own = tiny("a tumour", num_volumes_per_prompt=2, generator=seeded(1, 2), **few)
+    assert own.prompts[1] == tiny("a tumour", generator=seeded(2), **few).prompts[0]
+
+
+def test_raw_prompts_are_sent_as_they_are(tiny):
+    result = tiny("free text", raw_prompt=True, output="mask", mask_num_inference_steps=1)
+    assert result.prompts == ["free text"]
+    assert result.cases[0].attributes == {}
+
+
+def test_a_mask_decides_on_the_site_that_the_text_leaves_open(tiny):
+    case = TorsoPhantom((16, 12, 24), 24.0).sample("T4 tumour of the right kidney", 3)
+    result = tiny("a tumour", mask=case, num_inference_steps=1)
+    assert ClinicalPrompt.parse(result.prompts[0]).sites == {"right_kidney"}
+
+
+def test_a_text_that_contradicts_the_mask_is_named(tiny, caplog):
+    case = TorsoPhantom((16, 12, 24), 24.0).sample("no tumour", 3)
+    tiny("lung cancer", mask=case, num_inference_steps=1)
+    assert "not what the prompt says" in caplog.text
 
 
 def test_the_sentence_reaches_both_stages(tiny):
@@ -162,14 +212,14 @@ def test_the_sentence_reaches_both_stages(tiny):
 
 def test_padding_does_not_change_the_result(tiny):
     tiny.register_to_config(max_sequence_length=200)
-    wide = tiny("short", generator=seeded(0), **FEW)
+    wide = tiny("short", raw_prompt=True, generator=seeded(0), **FEW)
     tiny.register_to_config(max_sequence_length=10)
-    narrow = tiny("short", generator=seeded(0), **FEW)
+    narrow = tiny("short", raw_prompt=True, generator=seeded(0), **FEW)
     assert almost_same((wide.labels[0], wide.ct[0]), (narrow.labels[0], narrow.ct[0]))
 
 
 def test_a_prompt_that_is_cut_is_reported(tiny, caplog):
-    tiny("x " * 300, output="mask", mask_num_inference_steps=1)
+    tiny("x " * 300, raw_prompt=True, output="mask", mask_num_inference_steps=1)
     assert "was cut to max_sequence_length 256" in caplog.text
 
 

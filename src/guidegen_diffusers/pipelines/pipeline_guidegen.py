@@ -1,8 +1,9 @@
 """GuideGen: a clinical sentence to a label map (19 organs and a tumour) and the CT that belongs to it.
 
-    prompt -> text encoder -> Stage I (TCSS): categorical diffusion -> organ map, tumour map
-                           -> Stage III (LFG): latent diffusion, guided by both maps and the text
-                           -> Stage II (CAE): the decoder of the contrast-aware VQ autoencoder -> CT in HU
+    text -> ClinicalPrompt: read, resolved, written as one canonical sentence
+    sentence -> text encoder -> Stage I (TCSS): categorical diffusion -> organ map, tumour map
+                             -> Stage III (LFG): latent diffusion, guided by both maps and the text
+                             -> Stage II (CAE): the decoder of the contrast-aware VQ autoencoder -> CT in HU
 
 `__call__` reads in this order. A label map of one's own (`mask=`) takes the place of Stage I; `output="mask"` stops
 after it.
@@ -10,6 +11,7 @@ after it.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import inspect
 import os
@@ -32,8 +34,10 @@ from ..configs import load_config
 from ..grid import Grid
 from ..labels import CLASSES, NUM_ORGAN_CLASSES, TUMOR, split_tumor
 from ..models import CategoricalUNet3DConditionModel, LatentUNet3DConditionModel, SemanticEncoder3D, VQModel3D
+from ..prompts import ClinicalPrompt
 from ..schedulers import CategoricalDDPMScheduler
 from ..text_encoder import small_text_encoder
+from ..tumor_sites import find_site
 from .guidegen_inputs import CT_STAGE, MASK_STAGE, check_guidegen_inputs
 from .strict_pipeline import StrictPipeline
 
@@ -55,13 +59,16 @@ class GuideGenPipelineOutput(BaseOutput):
         labels (`np.ndarray` or `torch.Tensor` of shape `(B, X, Y, Z)`, `uint8`): class ids.
         cases (`list[Case]`): the same volumes with their affine, prompt and provenance, ready to `save`; None for
             latents.
+        prompts (`list[str]`): the sentence that each volume was made from, with everything that the text left open
+            filled in; None where embeds were given.
 
-    With `return_dict=False` the call gives all three, (ct, labels, cases), None included.
+    With `return_dict=False` the call gives all four, (ct, labels, cases, prompts), None included.
     """
 
     ct: np.ndarray | torch.Tensor | None
     labels: np.ndarray | torch.Tensor
     cases: list[Case] | None
+    prompts: list[str] | None
 
 
 class GuideGenPipeline(StrictPipeline):
@@ -240,6 +247,27 @@ class GuideGenPipeline(StrictPipeline):
         states = self.text_encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"])
         return states.last_hidden_state, mask
 
+    def read_prompts(
+        self, texts: list[str], generator: Generators, sites: list[str] | None = None
+    ) -> list[ClinicalPrompt]:
+        """What each text says, with everything filled that it leaves open; `sites` are those of given label maps.
+
+        Draws come from copies of the generators: the noise is the same whatever the text leaves open, so that the
+        sentence of a case and its seed draw the case again.
+        """
+        copies = [_copy(g) for g in generator] if isinstance(generator, list) else [_copy(generator)] * len(texts)
+        read = []
+        for i, text in enumerate(texts):
+            prompt = ClinicalPrompt.parse(text)
+            site = None if sites is None else sites[i]
+            if site in prompt.sites:  # the label map has decided
+                stage = dict(t=None, n=None, m=None, size=None) if site == "none" else {}
+                prompt = dataclasses.replace(prompt, sites=frozenset({site}), **stage)
+            elif site is not None:
+                logger.warning(f"The tumour of the mask: {site}; that is not what the prompt says: {text!r}")
+            read.append(prompt.resolve(copies[i]))
+        return read
+
     def prepare_mask_latents(
         self, batch_size: int, generator: Generators, device: torch.device, mask_latents: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -297,6 +325,7 @@ class GuideGenPipeline(StrictPipeline):
         guidance_scale: float = 2.5,
         mask_guidance_scale: float = 2.0,
         negative_prompt: str | list[str] | None = None,
+        raw_prompt: bool = False,
         num_volumes_per_prompt: int = 1,
         generator: Generators = None,
         latents: torch.Tensor | None = None,
@@ -314,7 +343,8 @@ class GuideGenPipeline(StrictPipeline):
     ) -> GuideGenPipelineOutput | tuple:
         """
         Args:
-            prompt (`str` or `list[str]`): the sentence(s); may be left out with a `mask`.
+            prompt (`str` or `list[str]`): free text, one or more; may be left out with a `mask`. A [`ClinicalPrompt`]
+                reads it, draws what it leaves open (by the volume's generator), and the canonical sentence goes on.
             mask (`Case`, nibabel image, path, or a list of them): a label map of our classes to paint a CT on, on an
                 affine of its own; it is resampled to the model's grid around its centre, and Stage I is skipped.
             output (`str`): `"pair"`, or `"mask"` to stop after Stage I.
@@ -322,6 +352,7 @@ class GuideGenPipeline(StrictPipeline):
             mask_num_inference_steps, mask_guidance_scale: of the mask stage.
             mask_timesteps (`list[int]`, *optional*): decreasing timesteps in place of evenly spread ones.
             negative_prompt (`str` or `list[str]`, *optional*): what guidance leads away from; empty by default.
+            raw_prompt (`bool`): send the text as it is instead, for networks that were trained on text as it is.
             num_volumes_per_prompt (`int`): draws of each prompt (and mask).
             generator: one for all volumes, or one for each, which makes a volume the same alone and in a batch.
                 Without it each volume's generator is seeded from torch's global state, and its case records the seed.
@@ -329,7 +360,7 @@ class GuideGenPipeline(StrictPipeline):
             prompt_embeds ... negative_prompt_attention_mask: results of `encode_prompt`, in place of prompts; embeds
                 and their mask go together.
             output_type (`str`): `"np"`, `"pt"`, or `"latent"` for undecoded, scaled latents.
-            return_dict (`bool`): a [`GuideGenPipelineOutput`], or the tuple (ct, labels, cases).
+            return_dict (`bool`): a [`GuideGenPipelineOutput`], or the tuple (ct, labels, cases, prompts).
             callback_on_step_end, mask_callback_on_step_end: called after each step of the CT and of the mask stage as
                 `callback(pipeline, step, timestep, tensors)`; what it returns of the tensors named in
                 `callback_on_step_end_tensor_inputs` (`mask_...`) goes on.
@@ -369,8 +400,6 @@ class GuideGenPipeline(StrictPipeline):
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
             mask_callback_on_step_end_tensor_inputs=mask_callback_on_step_end_tensor_inputs,
         )
-        if prompts is None and prompt_embeds is None:
-            prompts = [""] * count
         self._guidance_scale, self._mask_guidance_scale = guidance_scale, mask_guidance_scale
         self._interrupt = False
         device = self._execution_device
@@ -381,16 +410,30 @@ class GuideGenPipeline(StrictPipeline):
         given = {"latents": latents, "mask_latents": mask_latents, "prompt_embeds": prompt_embeds}
         run = self._settings() | {name: "given" for name, value in given.items() if value is not None}
 
+        prepared = None
+        if masks is not None:
+            prepared = [self.prepare_mask(m) for m in masks]
+            prepared = prepared * count if len(prepared) == 1 else prepared
+            prepared = [p for p in prepared for _ in range(num_volumes_per_prompt)]
+
         # 2. The sentence: [negative, positive], of which a step without guidance reads the second half
+        texts = [text for text in prompts or [""] * count for _ in range(num_volumes_per_prompt)]
+        read = None
+        if prompts is not None and not raw_prompt:
+            sites = None if prepared is None else [_site(*p[:3]) for p in prepared]
+            read = self.read_prompts(texts, generator, sites)
+        sentences = texts if read is None else [p.render() for p in read]
+        negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * count
+        negatives = [text for text in negatives for _ in range(num_volumes_per_prompt)]
         guided = (mask is None and self.do_mask_classifier_free_guidance) or (
             output == "pair" and self.do_classifier_free_guidance
         )
         embeds, attention, negative_embeds, negative_attention = self.encode_prompt(
-            prompts,
+            None if prompt_embeds is not None else sentences,
             device,
-            num_volumes_per_prompt,
+            1 if prompt_embeds is None else num_volumes_per_prompt,
             guided,
-            negative_prompt,
+            negatives if prompt_embeds is None else negative_prompt,
             prompt_embeds,
             prompt_attention_mask,
             negative_prompt_embeds,
@@ -416,9 +459,6 @@ class GuideGenPipeline(StrictPipeline):
             )
             grids = [Grid.centered(self.sample_size, self.config.spacing)] * batch_size
         else:
-            prepared = [self.prepare_mask(m) for m in masks]
-            prepared = prepared * count if len(prepared) == 1 else prepared
-            prepared = [p for p in prepared for _ in range(num_volumes_per_prompt)]
             organs, tumor = (torch.stack([p[i] for p in prepared]).to(device) for i in (0, 1))
             grids = [p[2] for p in prepared]
         labels = torch.where(tumor.bool(), torch.full_like(organs, TUMOR), organs)
@@ -452,18 +492,19 @@ class GuideGenPipeline(StrictPipeline):
                 run |= {"num_inference_steps": num_inference_steps, "guidance_scale": guidance_scale}
             if self.interrupt:
                 run |= {"interrupted": True}
-            negatives = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt or ""] * count
             cases = [
                 Case(
                     labels=labels[i].cpu().numpy(),
                     affine=grids[i].affine,
                     ct=None if ct is None else ct[i].cpu().numpy(),
-                    prompt=prompts[i // num_volumes_per_prompt] if prompts else "",
+                    prompt=sentences[i],
+                    attributes={} if read is None else read[i].as_dict(),
                     provenance={
                         "synthetic": True,
                         "synthetic_labels": True if mask is None else prepared[i][3],
                         **self._seed(i, generator, seeded),
-                        "negative_prompt": negatives[i // num_volumes_per_prompt],
+                        "text": texts[i],
+                        "negative_prompt": negatives[i],
                         **run,
                     },
                 )
@@ -472,9 +513,10 @@ class GuideGenPipeline(StrictPipeline):
         if output_type == "np":
             ct, labels = (None if x is None else x.cpu().numpy() for x in (ct, labels))
         self.maybe_free_model_hooks()
+        said = sentences if prompt_embeds is None else None
         if not return_dict:
-            return ct, labels, cases
-        return GuideGenPipelineOutput(ct=ct, labels=labels, cases=cases)
+            return ct, labels, cases, said
+        return GuideGenPipelineOutput(ct=ct, labels=labels, cases=cases, prompts=said)
 
     def _generate_mask(
         self,
@@ -590,6 +632,18 @@ class GuideGenPipeline(StrictPipeline):
             "versions": {"guidegen-diffusers": __version__, "python": platform.python_version()}
             | {name: importlib.metadata.version(name) for name in libraries},
         }
+
+
+def _site(organs: torch.Tensor, tumor: torch.Tensor, grid: Grid) -> str:
+    """The site of the tumour of a label map."""
+    labels = torch.where(tumor.bool(), torch.full_like(organs, TUMOR), organs)
+    return find_site(labels.numpy(), grid.affine).site
+
+
+def _copy(generator: torch.Generator) -> torch.Generator:
+    twin = torch.Generator(generator.device)
+    twin.set_state(generator.get_state())
+    return twin
 
 
 def _is_fresh(generator: torch.Generator) -> bool:
