@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from .grid import Grid
+from .grid import Grid, check_affine
 from .labels import CLASSES, TUMOR, check_labels
 from .prompts import SITES
 
@@ -88,7 +88,7 @@ _COLON_BOX = np.array([(-122.0, -82.0, -290.0), (121.0, 87.0, 6.0)])
 _COLON_LINE = {
     "sigmoid_or_rectum": [(0, -58, -278), (0, -64, -242), (3, -58, -214), (14, -34, -196), (-12, 4, -186),
                           (-42, -2, -198), (-72, -4, -182)],
-    "descending_colon": [(-98, -10, -150), (-104, -11, -125), (-108, -12, -100), (-109, -8, -50), (-106, 0, -25)],
+    "descending_colon": [(-98, -10, -150), (-103, -11, -125), (-107, -12, -100), (-107, -8, -58), (-101, 2, -36)],
     "transverse_colon": [(-80, 36, -36), (-55, 58, -55), (-30, 66, -72), (12, 70, -80), (45, 66, -84), (68, 55, -90)],
     "ascending_colon": [(98, 18, -104), (102, 2, -114), (100, 0, -142), (92, 8, -170), (86, 12, -186)],
 }  # fmt: skip
@@ -130,7 +130,7 @@ def find_site(labels: np.ndarray, affine: np.ndarray, min_volume_ml: float = 0.1
         min_volume_ml (`float`): connected pieces below this are no tumours; they are speckle.
     """
     labels = check_labels(labels)
-    grid = Grid(labels.shape, np.asarray(affine, np.float64))
+    grid = Grid(labels.shape, check_affine(affine))
     voxel_ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1000
     pieces, count = ndimage.label(labels == TUMOR, np.ones((3, 3, 3)))
     sizes = np.bincount(pieces.reshape(-1), minlength=count + 1) * voxel_ml

@@ -20,7 +20,7 @@ from ..grid import check_affine
 
 __all__ = ["Volume", "VolumeError", "check_same_place", "to_ras"]
 
-SPACINGS = (0.05, 20.0)  # mm; what lies beyond is a header in metres or a broken one
+SPACINGS = (0.05, 50.0)  # mm; what lies beyond is a header in metres or a broken one
 FARTHEST = 20_000.0  # mm from the origin; scanners place patients within metres of it
 SLAB_VOXELS = 1 << 22  # read at a time: 32 MB as float64
 GZIP_RATIO = 1100  # deflate cannot pack more than 1032 bytes into one

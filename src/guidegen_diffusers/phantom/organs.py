@@ -229,7 +229,7 @@ class Organs:
             loop,
             IDS["duodenum"],
             Tissue.BOWEL_WALL,
-            spare=(IDS["stomach"], IDS["adrenal_gland"], *BONES),
+            spare=(IDS["stomach"], IDS["colon"], IDS["adrenal_gland"], *BONES),
             lumen=(4.0, Tissue.BOWEL_CONTENT),
         )
         thin = 1.07 * (1 - 0.16 * np.clip((self.patient.years - 40) / 50, 0, 1)) * (1 + self._draw(0.07))
@@ -239,14 +239,14 @@ class Organs:
             [(a, b, c, r * thin) for a, b, c, r in gland],
             IDS["pancreas"],
             Tissue.PANCREAS,
-            only=(0, IDS["liver"], IDS["kidney"], IDS["duodenum"], IDS["spleen"], IDS["small_bowel"]),
+            spare=(IDS["adrenal_gland"], IDS["colon"], *BONES),
         )
 
     def _gallbladder(self) -> None:
         canvas, z = self.canvas, self.top - 100
         size = 1.06 + self._draw(0.11)
-        rows = [(46, 38, z + 22, 8), (54, 52, z + 6, 14), (60, 62, z - 14, 16), (63, 64, z - 24, 13.5)]
-        spare = (IDS["duodenum"], IDS["stomach"], *BONES)
+        rows = [(46, 36, z + 28, 8), (54, 50, z + 13, 14), (60, 60, z - 6, 16), (63, 62, z - 16, 13.5)]
+        spare = tuple(IDS[name] for name in ("colon", "duodenum", "stomach", "portal_and_splenic_vein")) + BONES
         canvas.tube([(a, b, c, r * size) for a, b, c, r in rows], IDS["gallbladder"], Tissue.BILE, spare=spare)
 
     # ----------------------------------------------------------------------------------------------------- vessels
@@ -296,14 +296,12 @@ class Organs:
                 only=(0, 6),
             )
         z = top - 100
-        splenic = [(-84, -32, z + 34, 6), (-52, -6, z + 14, 6.5), (-18, 12, z + 4, 7), (8, 10, z - 4, 7.8)]
+        splenic = [(-84, -34, z + 36, 6), (-52, -10, z + 20, 6.5), (-18, 8, z + 8, 7), (8, 7, z - 2, 7.8)]
         splenic += [(24, 14, z + 26, 7.5), (42, 10, z + 50, 7)]
         spare = (aorta, cava, IDS["adrenal_gland"], *BONES)
         canvas.tube(splenic, portal, Tissue.PORTAL_VEIN, spare=spare)
         mesenteric = [(8, 10, z - 4, 7), (9, 16, z - 34, 6.5), (8, 20, z - 62, 6)]
-        canvas.tube(
-            mesenteric, portal, Tissue.PORTAL_VEIN, only=(0, IDS["duodenum"], IDS["pancreas"], IDS["small_bowel"])
-        )
+        canvas.tube(mesenteric, portal, Tissue.PORTAL_VEIN, spare=spare)
         artery = [(-5, -10, z + 10, 4), (-4, 6, z - 20, 4), (0, 18, z - 60, 4), (6, 22, -190, 3)]
         canvas.tube(artery, None, Tissue.AORTA, only=(0,))
 
@@ -311,7 +309,7 @@ class Organs:
         top = self.top
         rows = [(0, -12, 300, 7.5), (0, -22, 250, 7.5), (3, -34, 196, 7.5), (2, -40, 150, 8), (-4, -34, 100, 8.5)]
         rows += [(-10, -28, top + 14, 8.5), (-15, -22, top - 16, 9)]
-        spare = (IDS["aorta"], *BONES)
+        spare = (IDS["aorta"], IDS["portal_and_splenic_vein"], *BONES)
         self.canvas.tube(rows, IDS["esophagus"], Tissue.ESOPHAGUS, spare=spare)
 
     # ------------------------------------------------------------------------------------------- bowel and pelvis
@@ -347,7 +345,7 @@ class Organs:
         sx, sy, size = self._draw(11), self._draw(7), 1.04 + self._draw(0.06)
         rows = [(0, -56, -278, 13), (0, -64, -242, 17), (3, -58, -214, 16), (14 + sx, -34, -196, 14)]
         rows += [(-12 + sx, 4 + sy, -186, 14), (-42, -2 + sy, -198, 13), (-74, -4, -180, 14), (-98, -10, -148, 15)]
-        rows += [(-108, -12, -100, 15.5), (-109, -8, -50, 16), (-103, 2, -12 + self._draw(4), 17)]
+        rows += [(-107, -12, -100, 15.5), (-107, -8, -58, 16), (-97, 6, -28 + self._draw(4), 16.5)]
         rows += [(-72, 48, -42 - 0.4 * sag, 17), (-30, 66, -72 - sag, 17.5), (12, 70, -80 - sag, 17.5)]
         rows += [(58, 62, -86 - 0.4 * sag, 18), (92, 34, top - 134 + self._draw(4), 18), (102, 2, -114, 19)]
         rows += [(100, 0, -142, 20), (92, 8, -170, 22), (86, 12, -186, 18)]
@@ -355,8 +353,8 @@ class Organs:
         points, place = canvas.curve([(x, y, z, r * size) for x, y, z, r in rows])
         along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(points[:, :3], axis=0), axis=1))])
         radii = points[:, 3] * (1 + 0.11 * np.sin(along * wave) * (place > 2.5))  # haustra, not in the rectum
-        inside = (torso.cavity < 0.97).reshape(-1)
-        spare = tuple(IDS[name] for name in ("liver", "spleen", "kidney", "stomach", "adrenal_gland")) + BONES
+        inside = (torso.cavity < 0.985).reshape(-1)
+        spare = (IDS["lung"], IDS["adrenal_gland"], *BONES)
         voxels = canvas.balls(points[:, :3], radii)
         canvas.paint_voxels(voxels[inside[voxels]], IDS["colon"], Tissue.BOWEL_WALL, spare=spare)
         voxels = canvas.balls(points[:, :3], np.maximum(radii - 3.2, 0.4 * radii))

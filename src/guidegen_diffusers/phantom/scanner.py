@@ -17,8 +17,11 @@ HU_RANGE = (-1024, 3071)
 SOFT = [t for t in Tissue if Tissue.LIVER <= t <= Tissue.ESOPHAGUS and t is not Tissue.STOOL]
 
 
-def scan(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """The CT of what `canvas` holds, int16 (X, Y, Z)."""
+def scan(canvas: Canvas, healthy: np.ndarray, patient: Patient, rng: np.random.Generator) -> np.ndarray:
+    """The CT of what `canvas` holds, int16 (X, Y, Z).
+
+    `healthy` are the tissues before a tumour grew: vessels run as they ran, whatever grows where.
+    """
     tissue = canvas.tissue
     hu, grain = density(patient.phase, patient.bone), texture()
     hu[SOFT] += 5 * rng.standard_normal(len(SOFT)).astype(np.float32)
@@ -32,7 +35,7 @@ def scan(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarr
     ct += lung * (-26 * (canvas.axes[1] / 80)[None, :, None]).astype(np.float32)  # blood sinks to the back
     fine = np.zeros(canvas.shape, np.float32)
     for side in (-1, 1):
-        inside = np.flatnonzero(lung & (canvas.axes[0] * side > 0)[:, None, None])
+        inside = np.flatnonzero((healthy == Tissue.LUNG) & (canvas.axes[0] * side > 0)[:, None, None])
         root = np.array((side * 40, -16, 148)) * canvas.scale
         vessels = _tree(canvas, rng, root, inside, (10, 6, 320), (3.4, 2.2, 1.5, 0.7))
         fine += _drawn(canvas, *vessels)
@@ -41,13 +44,13 @@ def scan(canvas: Canvas, patient: Patient, rng: np.random.Generator) -> np.ndarr
     contrast = hu[Tissue.PORTAL_VEIN] - hu[Tissue.LIVER]
     liver = tissue == Tissue.LIVER
     root = np.array((42, 10, -4)) * canvas.scale
-    vessels = _tree(canvas, rng, root, np.flatnonzero(liver), (7, 4, 60), (4.5, 3.2, 2.2, 1.2))
+    vessels = _tree(canvas, rng, root, np.flatnonzero(healthy == Tissue.LIVER), (7, 4, 60), (4.5, 3.2, 2.2, 1.2))
     ct += liver * np.minimum(_drawn(canvas, *vessels), 1) * contrast
     fat = tissue == Tissue.VISCERAL_FAT
-    mesentery = np.flatnonzero(fat & (canvas.labels == 0) & (np.abs(canvas.x) < 90) & (canvas.y > -20))
+    mesentery = np.flatnonzero((healthy == Tissue.VISCERAL_FAT) & (np.abs(canvas.x) < 90) & (canvas.y > -20))
     vessels = _tree(canvas, rng, np.array((4, 18, -60)) * canvas.scale, mesentery, (9, 5, 160), (3, 2.2, 1.6, 1.0))
     ct += fat * np.minimum(_drawn(canvas, *vessels), 1) * (100 + hu[Tissue.PORTAL_VEIN])
-    _calcify(canvas, patient, rng, ct)
+    _calcify(canvas, patient, rng, ct, hu[Tissue.CALCIUM])
 
     for axis in range(3):  # partial volume, and the focus of the scanner
         ct = _smooth(ct, axis, 0.16)
@@ -139,7 +142,7 @@ def _drawn(canvas: Canvas, points: np.ndarray, radii: np.ndarray, step: float) -
     return held.astype(np.float32).reshape(canvas.shape)
 
 
-def _calcify(canvas: Canvas, patient: Patient, rng: np.random.Generator, ct: np.ndarray) -> None:
+def _calcify(canvas: Canvas, patient: Patient, rng: np.random.Generator, ct: np.ndarray, hu: float) -> None:
     """Plaques in the wall of an old aorta."""
     draws = rng.random(60)
     box = canvas.box((-60, -80, -190), (50, 60, 220))
@@ -155,4 +158,4 @@ def _calcify(canvas: Canvas, patient: Patient, rng: np.random.Generator, ct: np.
     last = len(edge) - 1
     for shift in (ny * nz, -ny * nz, nz, -nz):  # only where a neighbour in the slice is no aorta
         wall = chosen[~edge[np.clip(chosen + shift, 0, last)]]
-        flat[wall] = 330
+        flat[wall] = hu

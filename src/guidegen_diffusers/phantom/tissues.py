@@ -100,7 +100,7 @@ _TABLE = {
     Tissue.ESOPHAGUS: (52, 50, 35, 14),
     Tissue.BILE: (8, 8, 9, 4),
     Tissue.URINE: (6, 5, 5, 4),
-    Tissue.CALCIUM: (480, 520, 460, 60),
+    Tissue.CALCIUM: (780, 780, 740, 60),
     Tissue.LUNG_TUMOR: (68, 62, 38, 14),
     Tissue.KIDNEY_TUMOR: (96, 128, 36, 18),
     Tissue.COLON_TUMOR: (104, 96, 44, 13),

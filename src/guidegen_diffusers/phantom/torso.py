@@ -130,7 +130,7 @@ class Torso:
 
         shoulders = np.interp(z, (130, 195, 235, 265, 290), (0, 14, 64, 104, 100))
         hips = np.interp(z, (-290, -240, -180, -110), (54, 44, 18, 0))
-        back = np.interp(z, (-290, -240, -180, -110, 180, 240, 285), (30, 22, 9, 0, 0, 18, 34))
+        back = np.interp(z, (-290, -240, -180, -110, -20, 90, 180, 240, 285), (30, 24, 18, 14, 12, 10, 8, 20, 34))
         fat = patient.fat * np.interp(z, (-290, -170, -90, 0, 120, 220, 285), (1.35, 1.3, 1.1, 0.8, 0.6, 0.55, 0.5))
         wide = (np.maximum(half_width, 62) + patient.muscle + 5 + shoulders).astype(np.float32)
         wide = (wide + 0.6 * hips).astype(np.float32)
@@ -241,7 +241,7 @@ class Torso:
         lumbar = np.interp(level, (0, 5, 7, 17), (1.0, 1.0, 0.8, 0.7))
         drop = np.interp(level, (0, 5, 7, 13, 17), (0.06, 0.06, 0.35, 0.7, 0.4))  # spinous processes point down
         tip = phase + drop * np.clip(-(back + 14 * build) / (30 * build), 0, 1.2)
-        spinous = (np.abs(x) < 3.8 * build) & (back < -13 * build) & (back > -40 * build * lumbar)
+        spinous = (np.abs(x) < 3.8 * build) & (back < -13 * build) & (back > -36 * build * lumbar)
         spinous &= (tip - np.floor(tip) > 0.38) & (tip - np.floor(tip) < 0.86)
         transverse = (np.abs(x) < 38 * build * lumbar) & (np.abs(back + 8 * build) < 4.5 * build)
         transverse &= (phase > 0.5) & (phase < 0.76)

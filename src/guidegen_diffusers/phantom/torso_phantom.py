@@ -67,8 +67,8 @@ class TorsoPhantom:
         """The case of a prompt (free text or read already; None draws one) and a seed; labels alone without `ct`."""
         if isinstance(prompt, str) or prompt is None:
             prompt = ClinicalPrompt.parse(prompt or "")
-        if not isinstance(seed, (int, np.integer)) or seed < 0:
-            raise ValueError(f"seed: got {seed!r}, expected a whole number of at least 0.")
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed: got {seed!r}, expected a whole number from 0 to 2**63 - 1.")
         prompt = prompt.resolve(torch.Generator().manual_seed(int(seed)))
         streams = np.random.SeedSequence([VERSION, int(seed)]).spawn(4)
         body, anatomy, growth, scanner = (np.random.Generator(np.random.SFC64(s)) for s in streams)
@@ -82,11 +82,12 @@ class TorsoPhantom:
         torso.paint_skeleton(anatomy)
         organs = Organs(torso, anatomy)
         organs.paint()
+        healthy = canvas.tissue.copy()
         paint_tumors(organs, prompt, growth)
         return Case(
             canvas.labels,
             self.grid.affine,
-            scan(canvas, patient, scanner) if ct else None,
+            scan(canvas, healthy, patient, scanner) if ct else None,
             prompt=prompt.render(),
             attributes=prompt.as_dict(),
             provenance={"synthetic": True, "model": "torso phantom", "version": VERSION, "seed": int(seed)},

@@ -1,14 +1,14 @@
 """Which finding a place belongs to.
 
-To the noun behind it ("left kidney mass"); behind a preposition to the noun before ("mass in the left kidney"); with a
-neighbour in a list to the same as the neighbour; in a clause of its own to the nearest noun; otherwise it is a subject
-and belongs to what is said of it ("the left kidney shows a mass"). Findings other than tumours draw their own places to
-themselves: cysts, metastases, lymph nodes, normal organs, operations.
+To the noun behind it ("left kidney mass"); behind a preposition to the noun before ("mass in the left kidney"); with
+a neighbour in a list to the same as the neighbour; in a clause of its own to the nearest noun; otherwise it is a
+subject and belongs to what is said of it ("the left kidney shows a mass"). Findings other than tumours draw their own
+places to themselves: cysts, metastases, lymph nodes, normal organs, operations.
 """
 
 from __future__ import annotations
 
-from .clauses import HEADS, PLACES, SEPARATORS, Clauses
+from .clauses import HEADS, PLACES, Clauses
 from .phrases import Item
 from .places import Place
 
@@ -16,7 +16,9 @@ from .places import Place
 __all__ = ["Binding", "bind", "is_keyed"]
 
 _OWNERS = HEADS | {"surgery", "locator"}
-_INSIDE_A_NOUN = frozenset(["word", "size", "number", "hedge", "past", "removed", "other", "nontumor", "seen", "treated"])
+_INSIDE_A_NOUN = frozenset(
+    ["word", "size", "number", "hedge", "past", "removed", "other", "nontumor", "seen", "treated"]
+)
 _REACH = 9  # items between a place and its noun
 
 
@@ -51,9 +53,9 @@ class _Binder:
         for k, place in enumerate(self.places):
             self._to_noun_behind(k, place)
         for k in range(len(self.places) - 2, -1, -1):
-            if self.roles[k] is None and self.places[k + 1].joined in ("and", "comma") and self.roles[k + 1] == "noun":
-                if self._lead(self.places[k]) is None:
-                    self.roles[k], self.owners[k] = "noun", self.owners[k + 1]
+            shares = self.places[k + 1].joined in ("and", "comma") and self.roles[k + 1] == "noun"
+            if shares and self.roles[k] is None and self._lead(self.places[k]) is None:  # "lung and liver metastases"
+                self.roles[k], self.owners[k] = "noun", self.owners[k + 1]
         for k, place in enumerate(self.places):
             if self.roles[k] is None:
                 self._to_what_stands_before(k, place)
@@ -196,5 +198,7 @@ class _Binder:
         """Whether the place fills its clause: ", left upper lobe,"."""
         start, end = self.clauses.start(place.start), self.clauses.end(place.end)
         rest = [*range(start, place.start), *range(place.end, end)]
-        filled = all(self.items[i].kind in (*PLACES, "number", "determiner", "word", "size", "conjunction") for i in rest)
+        filled = all(
+            self.items[i].kind in (*PLACES, "number", "determiner", "word", "size", "conjunction", "no") for i in rest
+        )
         return filled and not any(self.items[i].kind == "turn" for i in range(before, place.start))

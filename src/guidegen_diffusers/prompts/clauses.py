@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from .phrases import Item
+from .spelling import words
 
 
 __all__ = ["HEADS", "PLACES", "SEPARATORS", "Clauses"]
 
 SEPARATORS = frozenset([",", "(", ")", "-", ":"])
-HEADS = frozenset(["tumor", "benign", "metastasis", "node", "normal"])
+HEADS = frozenset(["tumor", "benign", "metastasis", "node", "normal", "resolved"])
 PLACES = frozenset(["side", "part", "noun", "organ", "place"])
 # with these a clause of its own begins: a subject, a verb, an article, a measure
-_OPENERS = frozenset("number size pronoun verb with patient scan family turn locator no".split())
+_OPENERS = words("number size pronoun verb with patient scan family turn locator no")
+_NEWS = words("new known stable incidental newly")
 
 
 class Clauses:
@@ -53,7 +55,12 @@ class Clauses:
         if at == len(self.items):
             return False
         first = self.items[at]
-        if first.kind in _OPENERS or first.value == "a" or (first.kind in ("hedge", "past") and not after_and):
+        if (
+            first.kind in _OPENERS
+            or first.text in _NEWS
+            or first.value == "a"
+            or (first.kind in ("hedge", "past") and not after_and)
+        ):
             return True
         kinds = self.kinds(at, self.end(at))
         if first.kind == "tumor" and "preposition" in kinds:

@@ -11,10 +11,11 @@ from .heads import name_heads
 from .phrases import Item, phrases
 from .places import SIDES, Place, complete, find_places
 from .scopes import FAMILY, HEDGED, NEGATED, NEUTRAL, REMOVED, Scopes
+from .spelling import words
 from .tokens import Sentence
 
 
-__all__ = ["Finding", "Reading", "read_sentence"]
+__all__ = ["Context", "Finding", "Reading", "read_sentence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,17 +37,34 @@ class Finding:
     whole: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What earlier sentences leave for the next.
+
+    Args:
+        told (`bool`): a tumour was spoken of, so "it is in the left lung" has something to refer to.
+        asked (`bool`): the last sentence was a question, so "No." answers it.
+        place (`Place`, *optional*): the last that was named, so "the right one" has an opposite.
+        topic (`Place`, *optional*): one that stood alone, as a heading or a key does: "Kidney: right."
+    """
+
+    told: bool = False
+    asked: bool = False
+    place: Place | None = None
+    topic: Place | None = None
+
+
 @dataclass(slots=True)
 class Reading:
     """What a sentence says: its findings in order, and whether nodes and metastases are affirmed or denied in it."""
 
     items: list[Item]
     scopes: Scopes
+    context: Context  # for the next sentence
     findings: list[Finding] = field(default_factory=list)
     tumors: list[int] = field(default_factory=list)  # items that state or doubt one
     nodes: set[bool] = field(default_factory=set)
     metastases: set[bool] = field(default_factory=set)
-    last_place: Place | None = None
 
     @property
     def of_relatives(self) -> list[bool]:
@@ -55,25 +73,38 @@ class Reading:
         return [bool(marks[at] & FAMILY) for at, item in enumerate(self.items) for _ in range(item.start, item.end)]
 
 
-_SIGNS = frozenset("evidence sign signs trace traces indication indications hint suggestion proof".split())
+_SIGNS = words("evidence sign signs trace traces indication indications hint suggestion proof")
 
 
-def read_sentence(sentence: Sentence, told: bool, before: Place | None = None) -> Reading:
-    """`told` says whether a tumour was spoken of earlier, so that "it is in the left lung" has something to refer to;
-    `before` is the last place that was named, so that "the right one" has."""
+def read_sentence(sentence: Sentence, context: Context) -> Reading:
     items = phrases(sentence.tokens)
-    name_heads(items, told)
+    name_heads(items, context.told)
     scopes = Scopes(items, sentence.question)
-    places = find_places(items, before)
-    reading = _Findings(items, scopes, bind(items, scopes.clauses, places), told).read()
-    reading.last_place = places[-1] if places else before
-    return reading
+    places = find_places(items, context.place)
+    binding = bind(items, scopes.clauses, places)
+    topic = _topic(items, binding.unbound, context.topic)
+    ahead = Context(asked=sentence.question, place=places[-1] if places else context.place, topic=topic)
+    return _Findings(Reading(items, scopes, ahead), binding, context).read()
+
+
+def _topic(items: list[Item], unbound: list[Place], before: Place | None) -> Place | None:
+    """The place that a sentence without a finding sets as a topic: "Kidney: right.", "Organ: kidney. Side: right." """
+    if any(item.kind in HEADS for item in items):
+        return None
+    keys = {i - 1 for i, item in enumerate(items) if item.kind in (":", "=")}
+    bare = (*PLACES, *SEPARATORS, "=", "determiner", "preposition", "conjunction", "scan", "locator")
+    if not unbound or not all(item.kind in bare or i in keys for i, item in enumerate(items)):
+        return before
+    topic = unbound[0]
+    for place in unbound[1:]:
+        topic = complete(topic, place) or topic
+    return (before and complete(before, topic)) or topic
 
 
 class _Findings:
-    def __init__(self, items: list[Item], scopes: Scopes, binding: Binding, told: bool):
-        self.items, self.scopes, self.binding, self.told = items, scopes, binding, told
-        self.reading = Reading(items, scopes)
+    def __init__(self, reading: Reading, binding: Binding, context: Context):
+        self.reading, self.binding, self.context = reading, binding, context
+        self.items, self.scopes = reading.items, reading.scopes
 
     def read(self) -> Reading:
         for at, item in enumerate(self.items):
@@ -90,9 +121,11 @@ class _Findings:
             elif item.kind == "normal":
                 self._normal(at)
             elif item.kind == "resolved":
-                self._add("removed", whole=True)
-            elif at in self.scopes.dangling and self.told:
+                self._resolved(at)
+            elif at in self.scopes.dangling and self.context.told:
                 self._add("removed", ORGANS.get(item.value, frozenset()))
+        if len(self.items) == 1 and self.items[0].kind == "no" and self.context.asked:
+            self._add("removed")  # "A tumor? No."
         self._fragment()
         return self.reading
 
@@ -107,7 +140,7 @@ class _Findings:
     def _tumor(self, at: int, strength: str, organ: str | None) -> None:
         presupposed = self._is_presupposed(at)
         places: dict[str, list[Place]] = {}
-        for place in self.binding.places[at]:
+        for place in self._places(at, organ):
             status = self._status(max(at, place.start))
             if status == "stated" and self.scopes.has(at, HEDGED):
                 status = "doubted"
@@ -129,6 +162,17 @@ class _Findings:
                 self._add("denied", sites)
             elif not elsewhere:
                 self._add("denied", whole=strength == "strong" and not self._is_qualified(at))
+
+    def _places(self, at: int, organ: str | None) -> list[Place]:
+        """The places of the tumour at `at`. A bare side is one of the organ that is named beside it, and the topic
+        counts where the sentence itself names no organ."""
+        places = self.binding.places[at]
+        named = organ or next((place.organ for place in places if place.organ), None)
+        topic = self.context.topic
+        if topic and named in (None, topic.organ) and not any(place.organ and place.side for place in places):
+            places = [topic, *places]
+            named = topic.organ
+        return [replace(place, organ=named) if named and not place.named else place for place in places]
 
     def _is_removed(self, at: int, sites: frozenset[str]) -> bool:
         if not self.scopes.has(at, REMOVED) or any(
@@ -172,16 +216,40 @@ class _Findings:
         places = self.binding.places[at]
         if keyed and at + 2 < len(self.items) and self.items[at + 2].kind == "no" and not places:
             self._add("denied", whole=True)
-        elif places and (keyed or self.told):
+        elif places and (keyed or self.context.told):
             self._refer(places, self._status(places[-1].start))
 
+    def _resolved(self, at: int) -> None:
+        """The patient is free of disease, or an organ is."""
+        sites, elsewhere = _where(self.binding.places[at], None, narrow=False)
+        if sites:
+            self._add("denied", sites)
+        elif not elsewhere:
+            self._add("removed", whole=True)
+
     def _fragment(self) -> None:
-        """A sentence with places and no finding, after one with a tumour: "It is in the left kidney.", "Left side." """
-        if not self.told or not self.binding.unbound or any(item.kind in HEADS for item in self.items):
+        """A sentence with places and no finding, after a tumour: "It is in the left kidney.", "Left side." """
+        if not self.binding.unbound or any(item.kind in HEADS for item in self.items):
+            return
+        if self._is_staged():  # "cT3 colon"
+            self._refer(self.binding.unbound, "stated")
+            return
+        if not self.context.told:
             return
         bare = (*PLACES, "determiner", "preposition", "number", "size", "conjunction", *(SEPARATORS - {":"}))
         if self.items[0].kind == "pronoun" or self.items[0].value == "the" or all(i.kind in bare for i in self.items):
             self._refer(self.binding.unbound, self._status(self.binding.unbound[-1].start))
+
+    def _is_staged(self) -> bool:
+        """Whether the sentence gives a T, and not a vertebra or the weighting of an image."""
+        for at, item in enumerate(self.items[:-1]):
+            code = item.text in ("t", "pt", "ct", "ypt") and self.items[at + 1].value in (1, 2, 3, 4)
+            behind = self.items[at + 2] if at + 2 < len(self.items) else None
+            if code and (
+                behind is None or behind.text[0] in "nm" or (behind.kind != "word" and behind.value != "other")
+            ):
+                return True
+        return False
 
     def _refer(self, places: list[Place], status: str) -> None:
         sites, elsewhere = _where(places, None)
@@ -221,14 +289,17 @@ class _Findings:
 
     def _node(self, at: int) -> None:
         far = any(self.items[i].text in ("axillary", "inguinal", "cervical") for i in range(max(0, at - 3), at))
-        if self.scopes.has(at, NEGATED) or self.items[at].value == "denied":
+        behind = self.items[at + 1 : min(at + 4, self.scopes.clauses.end(at + 1))]
+        denied = self.scopes.has(at, NEGATED) or self.items[at].value == "denied"
+        if denied or any(item.kind == "no" for item in behind):  # "lymph nodes are not involved"
             if not far:
                 self.reading.nodes.add(False)
         elif not self.scopes.has(at, HEDGED) and self._is_involved(at):
             self.reading.nodes.add(True)
 
     def _is_involved(self, at: int) -> bool:
-        return not any(item.kind == "normal" for item in self.items[at + 1 : at + 5])
+        around = self.items[max(0, at - 2) : at] + self.items[at + 1 : at + 5]
+        return not any(item.kind == "normal" for item in around)
 
     def _normal(self, at: int) -> None:
         if self.scopes.marks[at] & (NEGATED | HEDGED | REMOVED) or (at and self.items[at - 1].text == "otherwise"):
@@ -264,8 +335,8 @@ def _where(
 ) -> tuple[frozenset[str], bool]:
     """Our sites among `places` of a tumour of `organ`, and whether one of them is in an organ that is none of ours.
 
-    `explicit` asks for places that name their organ: a hepatoma "in the right lobe" is not in the lung. `narrow` leaves
-    out places that hold a smaller one: "in the lung, in the left upper lobe".
+    `explicit` asks for places that name their organ: a hepatoma "in the right lobe" is not in the lung. `narrow`
+    leaves out places that hold a smaller one: "in the lung, in the left upper lobe".
     """
     whole: list[Place] = []
     for place in places:
@@ -276,10 +347,11 @@ def _where(
             whole[-1] = joint
         else:
             whole.append(place)
-    named = {place.sites for place in whole if place.sites and (place.organ or not explicit)}
+    elsewhere = any(place.named == "other" for place in whole)
+    ours = [place for place in whole if place.sites and (place.organ or not explicit)]
+    named = {place.sites for place in ours}
+    if narrow:
+        named -= {place.sites for place in ours if place.part is None and any(sites < place.sites for sites in named)}
     if organ and not any(sites & ORGANS[organ] for sites in named):
         named.add(ORGANS[organ])
-    if narrow:
-        named = {sites for sites in named if not any(other < sites for other in named)}
-    sites = frozenset().union(*named)
-    return sites, any(place.named == "other" for place in whole)
+    return frozenset().union(*named), elsewhere

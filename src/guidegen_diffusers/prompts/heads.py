@@ -1,7 +1,7 @@
 """Words that are a tumour, a side or something else by their company.
 
-"Ca" is a cancer beside an organ and calcium elsewhere, a "benign nodule" is no tumour, a "nodule consistent with a cyst"
-is a cyst, and the "metastatic nodules" of another tumour say nothing of where that tumour is.
+"Ca" is a cancer beside an organ and calcium elsewhere, a "benign nodule" is no tumour, a "nodule consistent with a
+cyst" is a cyst, and the "metastatic nodules" of another tumour say nothing of where that tumour is.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ def name_heads(items: list[Item], told: bool) -> None:
             weak = _noun_behind(items, at)
             if weak is not None and items[weak].value[0] == "weak":  # "metastatic pulmonary nodules"
                 items[weak].kind, items[weak].value = "benign", None
-        elif item.text in ("polyp", "ulcer", "stricture", "cyst") and at and items[at - 1].text in ("malignant", "cancerous"):
+        elif (
+            item.text in ("polyp", "ulcer", "stricture", "cyst")
+            and at
+            and items[at - 1].text in ("malignant", "cancerous")
+        ):
             item.kind, item.value = "tumor", ("strong", None)
         elif item.kind == "link" or item.text in ("is", "are", "was", "were"):
             _follow_link(items, at, copula=item.kind == "verb")

@@ -1,39 +1,37 @@
 """Sex, age and race of the patient, as far as a text states them.
 
-An explicit noun ("woman", "62M", "sex: F") outweighs a pronoun, and an age that describes the patient outweighs one that
-dates an event. What is said of relatives does not count, and two values that contradict each other are none.
+An explicit noun ("woman", "62M", "sex: F") outweighs a pronoun, and an age that describes the patient outweighs one
+that dates an event. What is said of relatives does not count, and two values that contradict each other are none.
 """
 
 from __future__ import annotations
 
 from .age import read_age, read_age_word
-from .spelling import fold
+from .spelling import words
 from .tokens import Token
 
 
 __all__ = ["Person"]
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(fold(word) for word in text.split())
-
-
 _NOUNS = {
-    "male": _words("m male man gentleman gent boy guy chap bloke mr mister widower businessman"),
-    "female": _words("f female woman lady girl mrs ms miss madam widow housewife businesswoman pregnant postmenopausal"),
+    "male": words("m male man gentleman gent boy guy chap bloke mr mister widower businessman"),
+    "female": words(
+        "f female woman lady girl mrs ms miss madam widow housewife businesswoman pregnant postmenopausal"
+    ),
 }
-_PRONOUNS = {"male": _words("he his him himself"), "female": _words("she her hers herself")}
-_PARENTS = {"male": _words("father grandfather dad"), "female": _words("mother grandmother mum mom")}
-_COUNTS = _words("one two three four five six seven eight nine")
-_TITLES = _words("mr mrs ms miss dr prof professor")
+_PRONOUNS = {"male": words("he his him himself"), "female": words("she her hers herself")}
+_PARENTS = {"male": words("father grandfather dad"), "female": words("mother grandmother mum mom")}
+_COUNTS = words("one two three four five six seven eight nine")
+_TITLES = words("mr mrs ms miss dr prof professor")
 _RACES = {
-    "asian": _words(
+    "asian": words(
         """asian chinese japanese korean indian vietnamese thai filipino filipina pakistani bangladeshi malay malaysian
         taiwanese indonesian nepalese mongolian cambodian burmese"""
     ),
-    "black": _words("black african afro afrocaribbean nigerian ethiopian somali ghanaian kenyan haitian"),
-    "white": _words("white caucasian caucasoid european"),
-    "other": _words("multiracial biracial polynesian maori aboriginal inuit arab arabic"),
+    "black": words("black african afro afrocaribbean nigerian ethiopian somali ghanaian kenyan haitian"),
+    "white": words("white caucasian caucasoid european"),
+    "other": words("multiracial biracial polynesian maori aboriginal inuit arab arabic"),
 }
 _PHRASES = {
     **dict.fromkeys(
@@ -55,8 +53,8 @@ _PHRASES = {
     ("sri", "lankan"): "asian",
     **{("aa", sex): "black" for sex in ("male", "female", "man", "woman", "m", "f", "gentleman", "lady")},
 }
-_ETHNICITIES = _words("hispanic latino latina latinx")  # people of any race; they count where none is named
-_NO_RACE_BEHIND = _words(
+_ETHNICITIES = words("hispanic latino latina latinx")  # people of any race; they count where none is named
+_NO_RACE_BEHIND = words(
     """matter blood cell cells count coat out lung lungs noise line stool stools plaque plaques spot spots area areas
     discharge light tarry eye box mold hole ice hair coffee vomit pigment pigmented colored tongue board medicine herb
     herbs herbal food restaurant encephalitis ocean ink flush"""
@@ -126,7 +124,9 @@ class Person:
         elif word in _ETHNICITIES:
             if not {before, second, third} & {"non", "not", "nonhispanic"}:
                 self._ethnicities.add("other")
-        elif before not in _TITLES | {"non", "not"} and behind not in _NO_RACE_BEHIND and (before, word) not in _PHRASES:
+        elif (
+            before not in _TITLES | {"non", "not"} and behind not in _NO_RACE_BEHIND and (before, word) not in _PHRASES
+        ):
             self._races.update(race for race, words in _RACES.items() if word in words)
 
 
@@ -145,8 +145,10 @@ def _is_sex_letter(tokens: list[Token], at: int, around: list[str], counts: bool
         return read_age(tokens, number) is not None
     if at == 0 and behind in ("/", ","):
         return True
-    return before in (",", "(", ":") and behind in ("", ",", ")", "/") and any(
-        token.value is not None and read_age(tokens, i) for i, token in enumerate(tokens)
+    return (
+        before in (",", "(", ":")
+        and behind in ("", ",", ")", "/")
+        and any(token.value is not None and read_age(tokens, i) for i, token in enumerate(tokens))
     )
 
 

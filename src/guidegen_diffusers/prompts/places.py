@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from .attributes import COLON, KIDNEY, LUNG, TUMOR_SITES
 from .phrases import Item
+from .spelling import words
 
 
 __all__ = ["Place", "complete", "find_places"]
@@ -45,7 +46,7 @@ PARTS = {
 _IMPLIED = {"lobe": "lung", "zone": "lung", "apex": "lung", "base": "lung", "pole": "kidney"}  # by the noun
 _PART_OF_NOUN = {"apex": "upper", "base": "lower"}
 _COMPONENTS = ("side", "part", "noun", "organ", "place")
-_GLUE = frozenset("of in on at within side sided aspect portion half third segment region area level".split())
+_GLUE = words("of in on at within side sided aspect portion half third segment region area level")
 _PAIRS = ({"left", "right"}, {"left", "both"}, {"right", "both"})
 _SEPARATORS = frozenset([",", "(", ")", "-", "/", ":", "+"])
 
@@ -159,7 +160,9 @@ def _belongs_to_next(items: list[Item], at: int, last: Place) -> bool:
     if items[at].kind != "side" or not last.named or last.end != at:
         return False
     following = items[at + 1] if at + 1 < len(items) else None
-    return following is not None and following.kind in ("organ", "place") and _attach(last, _piece(following, 0)) is None
+    return (
+        following is not None and following.kind in ("organ", "place") and _attach(last, _piece(following, 0)) is None
+    )
 
 
 def _settle(items: list[Item], groups: list[Place]) -> list[Place]:

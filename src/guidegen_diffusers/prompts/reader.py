@@ -1,18 +1,20 @@
 """Any text as the attributes of a clinical prompt.
 
-The text is cut into sentences (tokens.py) of phrases (phrases.py over lexicon.py); in each, words that take back or doubt
-mark what they govern (scopes.py), places are read (places.py) and given to the finding they belong to (binding.py), and
-the tumours are read off with their status (findings.py). Here the sentences become one story: what is stated, narrowed
-by what is denied. Person (person.py), stage (stage_codes.py) and size (tumor_size.py) are read beside it. Every step
-takes time in proportion to the text, for no step looks beyond its sentence and sentences are cut at a fixed length.
+The text is cut into sentences (tokens.py) of phrases (phrases.py over lexicon.py); in each, words that take back or
+doubt mark what they govern (scopes.py), places are read (places.py) and given to the finding they belong to
+(binding.py), and the tumours are read off with their status (findings.py). Here the sentences become one story: what
+is stated, narrowed by what is denied. Person (person.py), stage (stage_codes.py) and size (tumor_size.py) are read
+beside it. Every step takes time in proportion to the text, for no step looks beyond its sentence and sentences are
+cut at a fixed length.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .attributes import COLON, LUNG, TUMOR_SITES
-from .findings import Finding, read_sentence
+from .findings import Context, Finding, read_sentence
 from .person import Person
 from .phrases import SPELLER
 from .stage_codes import read_stage_codes, says_stage_four
@@ -34,14 +36,14 @@ def read(text: str) -> dict[str, Any]:
     metastases: set[bool] = set()
     size_words: set[str] = set()
     diameters: list[float] = []
-    place = None
+    context = Context()
     for sentence in tokenize(text, SPELLER):
-        reading = read_sentence(sentence, story.told, place)
-        place = reading.last_place
+        reading = read_sentence(sentence, context)
         for finding in reading.findings:
             story.add(finding)
         nodes |= reading.nodes
         metastases |= reading.metastases
+        context = replace(reading.context, told=story.told)
         size_words |= read_size_words(reading, story.told)
         diameters += read_diameters(reading, story.told)
         person.add(sentence.tokens, reading.of_relatives)
@@ -119,8 +121,10 @@ class Story:
         elif finding.sites:
             for sites in [s for s in self._stated if s <= finding.sites or finding.sites <= s]:
                 del self._stated[sites]
-        elif not finding.elsewhere and self._stated:
-            del self._stated[max(self._stated, key=self._stated.__getitem__)]
+        elif not finding.elsewhere:
+            last = self._stated or self._doubted
+            if last:
+                del last[max(last, key=last.__getitem__)]
 
     def sites(self, staged: bool, metastatic: bool) -> frozenset[str]:
         """`staged` and `metastatic`: the text gives a T above 0 or speaks of metastases, and so of some tumour."""

@@ -1,31 +1,30 @@
 """What a sentence takes back, doubts or says of others: a set of marks on each of its items.
 
 A trigger opens a scope to its right ("no", "possible", "his mother") that ends at "but", at a comma or "and" behind
-which something new begins, or with the sentence; or it looks back over its own clause ("... was ruled out", "... in his
-mother"). A comma inside a list ("no mass in the lungs, kidneys or colon") ends nothing.
+which something new begins, or with the sentence; or it looks back over its own clause ("... was ruled out", "... in
+his mother"). A comma inside a list ("no mass in the lungs, kidneys or colon") ends nothing.
 """
 
 from __future__ import annotations
 
 from .clauses import HEADS, PLACES, SEPARATORS, Clauses
 from .phrases import Item
+from .spelling import words
 
 
 __all__ = ["FAMILY", "HEDGED", "NEGATED", "NEUTRAL", "PAST", "REMOVED", "Scopes"]
 
 NEGATED, HEDGED, FAMILY, PAST, REMOVED, NEUTRAL = (1 << i for i in range(6))
 
-_REPORTING = frozenset("reports reported noticed says states stated brought noted found called accompanied".split())
-_NUMBERS = frozenset("one two three four five six seven eight nine".split())
-_POINTERS = frozenset("this it that which these they".split())
+_REPORTING = words("reports reported noticed says states stated brought noted found called accompanied")
+_NUMBERS = words("one two three four five six seven eight nine")
+_POINTERS = words("this it that which these they")
 
 
 # kinds of items that a method of Scopes is named after
-_TRIGGERS = frozenset(
-    """
-    no normal hedge past neutral family turn with patient conjunction side absent seen exclusion removed resolved treated
-    surgery
-    """.split()
+_TRIGGERS = words(
+    """no normal hedge unknown past neutral family turn with patient conjunction side absent seen exclusion removed resolved
+    treated surgery"""
 )
 
 
@@ -63,7 +62,7 @@ class Scopes:
     def _no(self, at: int, item: Item) -> None:
         if at and self.items[at - 1].kind in (":", "-", "=") and not self._speaks(at, self.clauses.end(at)):
             self._mark_back(at, NEGATED)  # "tumor: none"
-        else:
+        elif not self._open & HEDGED:  # "possibly no tumor" is doubt
             self._open_scope(at, NEGATED)
 
     def _normal(self, at: int, item: Item) -> None:
@@ -75,6 +74,10 @@ class Scopes:
             self._mark_back(at, HEDGED)
         else:
             self._open_scope(at, HEDGED)
+
+    def _unknown(self, at: int, item: Item) -> None:
+        if at and self.items[at - 1].kind in (":", "="):  # "tumor: unknown"
+            self._mark_back(at, HEDGED)
 
     def _past(self, at: int, item: Item) -> None:
         self._open_scope(at, PAST)
@@ -103,7 +106,11 @@ class Scopes:
     # What ends one
 
     def _turn(self, at: int, item: Item) -> None:
+        tumors = [i for i in range(at) if self.items[i].kind == "tumor"]
+        excepted = item.value == "except" and tumors and not self._open & NEGATED
         self._open = 0
+        if excepted and not any(self.items[i].kind == "normal" for i in range(at)):
+            self._open_scope(at, NEGATED)  # "lung cancer except in the left lung"
 
     def _with(self, at: int, item: Item) -> None:
         self._open &= ~NEGATED
@@ -122,7 +129,7 @@ class Scopes:
             self._close()
 
     def _side(self, at: int, item: Item) -> None:
-        self._either = self._either or item.text == "either"
+        self._either = self._either or (item.text == "either" and not self._open & NEGATED)
 
     def _separator(self, at: int, item: Item) -> None:
         if item.kind == ":":
@@ -131,7 +138,7 @@ class Scopes:
             self._open &= ~(NEGATED | HEDGED)
         elif self._open:
             listed = self.clauses.lists_on(at) and not self._is_idle(at)
-            if not listed and (self._is_idle(at) or self.clauses.begins(at + 1)):
+            if not listed and (self._is_idle(at) or self.clauses.begins(at + 1) or self._changes_subject(at)):
                 self._close(at + 1)
 
     # What looks back
@@ -220,10 +227,17 @@ class Scopes:
         return bool(self.clauses.kinds(start, end) & (HEADS | PLACES))
 
     def _is_idle(self, at: int) -> bool:
-        """Whether the open scope has met nothing that the lexicon knows as a finding or a place: "no allergies, ..."."""
+        """Whether the open scope has met no finding and no place that the lexicon knows: "no allergies, ..."."""
         if self._open & (FAMILY | PAST):
             return False
         return not self._speaks(self._opened_at + 1, at)
+
+    def _changes_subject(self, at: int) -> bool:
+        """Whether a tumour follows on things that are none: "no lymphadenopathy, lung cancer"."""
+        before = self.clauses.kinds(self._opened_at + 1, at)
+        behind = [item for item in self.items[at + 1 : self.clauses.end(at + 1)] if item.kind in (*PLACES, "tumor")]
+        named = any(item.kind == "tumor" and (item.value[0] != "weak" or len(behind) > 1) for item in behind)
+        return named and "tumor" not in before and not self._open & (FAMILY | PAST)
 
     def _mark_range(self, start: int, end: int, mark: int, organ: str | None = None) -> None:
         for i in range(start, end):
@@ -232,8 +246,8 @@ class Scopes:
                 self.surgery[i] = organ
 
     def _mark_back(self, at: int, mark: int, organ: str | None = None) -> bool:
-        """Mark the clause before `at`, passing over clauses that say nothing; whether a finding or place was marked."""
-        sought = HEADS - {"normal"} if mark == REMOVED else HEADS | PLACES
+        """Mark the clause before `at`, passing over clauses that say nothing; whether anything was marked."""
+        sought = HEADS - {"normal", "resolved"} if mark == REMOVED else HEADS | PLACES
         end = at
         while end > 0:
             start = self.clauses.start(end)

@@ -7,10 +7,9 @@ one letter missing stands in an index, so that looking a word up costs its lengt
 from __future__ import annotations
 
 from collections.abc import Iterable
-from os.path import commonprefix
 
 
-__all__ = ["Speller", "fold"]
+__all__ = ["Speller", "fold", "words"]
 
 LONGEST = 24  # letters; longer words are not looked up
 
@@ -24,6 +23,11 @@ def fold(word: str) -> str:
         if word.endswith(british):
             word = word.removesuffix(british) + american
     return word if len(word) < 6 else word.replace("oe", "e")
+
+
+def words(text: str) -> frozenset[str]:
+    """A table of words, folded."""
+    return frozenset(fold(word) for word in text.split())
 
 
 class Speller:
@@ -47,21 +51,28 @@ class Speller:
         word = fold(word)
         if word in self.words or not 4 <= len(word) <= LONGEST or word in self._left_alone:
             return word
-        candidates = {right for gap in _with_a_gap(word) for right in self._by_gap.get(gap, ())}
-        fitting = [right for right in candidates if right[0] == word[0] and _one_slip(word, right)]
-        return max(fitting, key=lambda right: (len(commonprefix([word, right])), right), default=word)
+        slips = {
+            right: _slip(word, right)
+            for gap in _with_a_gap(word)
+            for right in self._by_gap.get(gap, ())
+            if right[0] == word[0]
+        }
+        fitting = {right: at for right, at in slips.items() if at is not None}
+        return max(fitting, key=lambda right: (fitting[right], right), default=word)
 
 
 def _with_a_gap(word: str) -> list[str]:
     return [word, *(word[:i] + word[i + 1 :] for i in range(1, len(word)))]
 
 
-def _one_slip(one: str, other: str) -> bool:
-    """Whether a single insertion, deletion, exchange or swap of neighbours makes `other` of `one`."""
-    start = 0
-    while start < min(len(one), len(other)) and one[start] == other[start]:
-        start += 1
-    one, other = one[start:], other[start:]
+def _slip(one: str, other: str) -> int | None:
+    """Where one insertion, deletion, exchange or swap of neighbours makes `other` of `one`, if one does."""
+    at = 0
+    while at < min(len(one), len(other)) and one[at] == other[at]:
+        at += 1
+    one, other = one[at:], other[at:]
     if len(one) == len(other):
-        return one[1:] == other[1:] or (one[:2] == other[1::-1] and one[2:] == other[2:])
-    return one[1:] == other if len(one) > len(other) else one == other[1:]
+        fits = one[1:] == other[1:] or (one[:2] == other[1::-1] and one[2:] == other[2:])
+    else:
+        fits = one[1:] == other if len(one) > len(other) else one == other[1:]
+    return at if fits else None

@@ -1,11 +1,11 @@
 """How large a tumour of a stage is: largest diameters in mm, by site, T and the word for its size.
 
 T follows the TNM classification of malignant tumours, 8th edition (Brierley, Gospodarowicz and Wittekind, UICC/Wiley
-2017; Amin et al., AJCC Cancer Staging Manual, Springer 2017), where it is a matter of size: in the lung T1 to 3 cm, T2
-to 5, T3 to 7, T4 beyond; in the kidney T1 to 7 cm and T2 beyond, while T3 and T4 are tumours of any size that grow into
-veins, perinephric fat or past Gerota's fascia. In the colon T is the depth of growth, so its rows are typical sizes.
-Lowest and highest figures are chosen for what is seen on CT. T0 is no visible primary. A word's range includes its
-upper end, as T's does: 30 mm is small and T1.
+2017; Amin et al., AJCC Cancer Staging Manual, Springer 2017), where it is a matter of size: in the lung T1 to 3 cm,
+T2 to 5, T3 to 7, T4 beyond; in the kidney T1 to 7 cm and T2 beyond, while T3 and T4 are tumours of any size that grow
+into veins, perinephric fat or past Gerota's fascia. In the colon T is the depth of growth, so its rows are typical
+sizes. Lowest and highest figures are chosen for what is seen on CT. T0 is no visible primary. A word's range includes
+its upper end, as T's does: 30 mm is small and T1.
 """
 
 from __future__ import annotations

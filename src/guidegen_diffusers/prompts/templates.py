@@ -12,10 +12,15 @@ from .attributes import COLON, KIDNEY, LUNG, SITES
 
 __all__ = ["BRIEF", "SITE_NAMES", "TEMPLATES"]
 
-TEMPLATES = """
-The patient is {person} / In this CT scan, the patient's condition is described as {tumor} + , with a TNM staging of {tnm}
+CANONICAL = (
+    "The patient is {person} / In this CT scan, the patient's condition is described as {tumor}"
+    " + , with a TNM staging of {tnm}"
+)
+TEMPLATES = [
+    CANONICAL,
+    *"""
 This patient is {person} / In this medical CT scan, the clinical status can be described as {tumor} + , of stage {tnm}
-The patient is {aged} / In this imaging, the patient's condition is described as {tumor} + , with a TNM staging of {tnm}
+The patient is {aged} / In this imaging, the patient's condition is described as {tumor} + , TNM staging {tnm}
 A CT scan of {exact} / It shows {tumor} + , staged {tnm}
 CT of {aged} / The scan shows {tumour} + , TNM {tnm}
 {Exact} / CT reveals {tumor} + ({tnm})
@@ -58,7 +63,8 @@ Case: {aged} / Finding: {tumour} + , TNM classification {commas}
 The CT was made of {exact} / The report speaks of {tumour} + , {spaced}
 Person scanned: {person} / The condition is described as {tumor} + , {words}
 {Exact} presented to the clinic / The diagnosis is {malignancy} + , {tnm}
-""".strip().splitlines()
+""".strip().splitlines(),
+]
 BRIEF = TEMPLATES[7]  # takes over where the canonical sentence would be long
 
 SITE_NAMES = {  # the first that fits what is left of a set is taken

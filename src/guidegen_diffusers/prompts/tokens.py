@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .spelling import Speller
+from .spelling import Speller, words
 
 
 __all__ = ["MAX_SENTENCE", "Sentence", "Token", "clean", "tokenize"]
@@ -58,15 +58,34 @@ _TOKEN = re.compile(
     r"|[^\W\d_]+(?:['\x01][^\W\d_]+)*|[0-9]+(?:\.[0-9]+)?|<=|>=|[.,;:()?!/&+<>=-]",
     re.IGNORECASE,
 )
-_TITLES = frozenset("mr mrs ms dr prof st".split())
-_ABBREVIATIONS = frozenset("vs approx ca pt pts yr yrs yo resp incl dx hx abd bilat diam max min ct lt rt no cm mm".split())
+_TITLES = words("mr mrs ms dr prof st")
+_ABBREVIATIONS = words("vs approx ca pt pts yr yrs yo resp incl dx hx abd bilat diam max min ct lt rt no cm mm")
 # after these a line goes on, whatever the next one begins with
-_OPEN_ENDED = frozenset("a an the of in on at to from with and or is are was left right upper lower middle no for by".split())
-_UNITS = dict(zip("one two three four five six seven eight nine".split(), range(1, 10), strict=True))
-_TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_NUMBER_WORDS = {word: 10 + i for i, word in enumerate(_TEENS)} | {word: 20 + 10 * i for i, word in enumerate(_TENS)}
-_COUNTED = frozenset("year years month months week weeks day days cm mm centimeter centimeters".split())
+_OPEN_ENDED = words("a an the of in on at to from with and or is are was left right upper lower middle no for by")
+_UNITS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
+_TEENS = {
+    "ten": 10,
+    "eleven": 11,
+    "twelve": 12,
+    "thirteen": 13,
+    "fourteen": 14,
+    "fifteen": 15,
+    "sixteen": 16,
+    "seventeen": 17,
+    "eighteen": 18,
+    "nineteen": 19,
+}
+_TENS = {
+    "twenty": 20,
+    "thirty": 30,
+    "forty": 40,
+    "fifty": 50,
+    "sixty": 60,
+    "seventy": 70,
+    "eighty": 80,
+    "ninety": 90,
+}
+_COUNTED = words("year years month months week weeks day days cm mm centimeter centimeters")
 
 
 @dataclass(slots=True)
@@ -110,11 +129,11 @@ def tokenize(text: str, speller: Speller) -> list[Sentence]:
             raw = match[0]
             if len(tokens) >= MAX_SENTENCE:
                 close()
-            if raw[0].isalpha():
-                tokens.extend(_words(raw, speller))
-            elif raw[0].isdigit():
+            if raw[0] in "0123456789":
                 value = float(raw) if len(raw) <= MAX_DIGITS else None
                 tokens.append(Token("0" if value is None else raw, raw, value))
+            elif raw[0].isalnum():
+                tokens.extend(_words(raw, speller))
             elif raw in "!;":
                 close()
             elif raw == "?":
@@ -163,8 +182,8 @@ def _join_numbers(tokens: list[Token]) -> list[Token]:
     for i, token in enumerate(tokens):
         following = tokens[i + 1].word if i + 1 < len(tokens) else ""
         previous = tokens[i - 1].word if i else ""
-        if token.word in _NUMBER_WORDS:
-            value = float(_NUMBER_WORDS[token.word])
+        if token.word in _TEENS or token.word in _TENS:
+            value = float(_TEENS.get(token.word) or _TENS[token.word])
             joined.append(Token(f"{value:.0f}", token.raw, value))
         elif token.word in _UNITS and previous in _TENS:
             value = joined[-1].value + _UNITS[token.word]

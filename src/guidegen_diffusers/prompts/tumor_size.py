@@ -1,7 +1,7 @@
 """How large a sentence calls its tumour: by a word for it, or by the largest dimension that it gives.
 
-"Small bowel" and "large cell" are no sizes (the lexicon knows them as phrases), nor is the thickness of a slice, and what
-is said of a cyst or a lymph node is not said of the tumour.
+"Small bowel" and "large cell" are no sizes (the lexicon knows them as phrases), nor is the thickness of a slice, and
+what is said of a cyst or a lymph node is not said of the tumour.
 """
 
 from __future__ import annotations
@@ -10,22 +10,29 @@ from .clauses import HEADS, PLACES
 from .findings import Reading
 from .phrases import Item
 from .scopes import NEGATED
+from .spelling import words
 
 
 __all__ = ["read_diameters", "read_size_words"]
 
-_UNITS = {"mm": 1.0, "millimeter": 1.0, "millimeters": 1.0, "cm": 10.0, "cms": 10.0, "centimeter": 10.0, "centimeters": 10.0}
+_UNITS = {
+    "mm": 1.0,
+    "millimeter": 1.0,
+    "millimeters": 1.0,
+    "cm": 10.0,
+    "cms": 10.0,
+    "centimeter": 10.0,
+    "centimeters": 10.0,
+}
 _BETWEEN = ("x", "by", "to", "*")
 _INSIDE_A_NOUN = (*PLACES, "word", "size", "number", "nontumor", "hedge", "past", "seen", ",", "conjunction", "benign")
 # a length that belongs to the scan, to a distance or to the past
-_FOREIGN = frozenset(
-    """
+_FOREIGN = words("""
     thickness slice slices sliced section sections thick interval collimation kernel increment spacing margin margins
     distance previously formerly prior away above below proximal distal deep cranial caudal apart anal verge skin from
     voxel resolution
-    """.split()
-)
-_MEASURING = frozenset("measures measuring measured size diameter diameters dimension dimensions across large long wide".split())
+    """)
+_MEASURING = words("measures measuring measured size diameter diameters dimension dimensions across large long wide")
 
 
 def read_size_words(reading: Reading, told: bool) -> set[str]:
@@ -59,9 +66,9 @@ def read_diameters(reading: Reading, told: bool) -> list[float]:
         end, diameter = _measure(items, at)
         if diameter is not None and not _is_foreign(items, at, end):
             head = _measured(items, at, end)
-            if head in reading.tumors or (head is None and told and any(i.text in _MEASURING for i in items)):
-                found.append(diameter)
-            elif head is None and at > 1 and items[at - 1].kind in (":", "=") and items[at - 2].text in _MEASURING:
+            keyed = at > 1 and items[at - 1].kind in (":", "=") and items[at - 2].text in _MEASURING
+            of_earlier = told and any(item.text in _MEASURING for item in items)
+            if head in reading.tumors or (head is None and (keyed or of_earlier)):
                 found.append(diameter)
         at = max(end, at + 1)
     return found
@@ -101,6 +108,8 @@ def _measure(items: list[Item], at: int) -> tuple[int, float | None]:
 
 def _is_foreign(items: list[Item], start: int, end: int) -> bool:
     before = " ".join(item.text for item in items[max(0, start - 3) : start]).split()
+    if before[-1:] == ["from"] and any(item.text == "to" for item in items[start:end]):
+        return False  # "increased from 2 to 4 cm"
     behind = " ".join(item.text for item in items[end : end + 2]).split()
     return bool(_FOREIGN & set(before)) or bool(_FOREIGN & set(behind[:2]))
 

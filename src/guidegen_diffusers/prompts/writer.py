@@ -1,7 +1,7 @@
 """A clinical prompt in words: the canonical sentence, and many other ways in which clinics say the same.
 
-Each style is a template (templates.py) whose slots are filled here from the prompt. Whatever is written is read back by
-the reader to the same prompt, open attributes included.
+Each style is a template (templates.py) whose slots are filled here from the prompt. Whatever is written is read back
+by the reader to the same prompt, open attributes included.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ MAX_CANONICAL = 200  # characters; what a text encoder reads well
 _NOTHING = "This is the CT scan of a patient."
 _SLOT = re.compile(r"{(\w+)}")
 _RACES = {"asian": ("Asian", "Asian"), "black": ("black", "African American"), "white": ("white", "Caucasian")}
-_DECADES = dict(zip(AGES, "twenties thirties forties fifties sixties seventies eighties".split(), strict=True))
+_DECADES = dict(
+    zip(AGES, ["twenties", "thirties", "forties", "fifties", "sixties", "seventies", "eighties"], strict=True)
+)
 _FULL = {"<=30": "30 years old or younger", ">80": "over 80 years old"}
 _AGED = {"<=30": "aged 30 or younger", ">80": "aged over 80"}
 _ABBREVIATIONS = {  # RUL for the right upper lobe
@@ -125,7 +127,8 @@ def _tumor(prompt: ClinicalPrompt) -> dict[str, str]:
     of_place = f" of {places}" if names else ""
     open_ended = "none" in prompt.sites
     return {
-        "tumor": ("either no tumor or " if open_ended else "") + _article(f"{size}{f'{organ} cancer' if organ else 'tumor'}{place}"),
+        "tumor": ("either no tumor or " if open_ended else "")
+        + _article(f"{size}{f'{organ} cancer' if organ else 'tumor'}{place}"),
         "tumour": ("possibly " if open_ended else "") + _article(f"{size}tumour{of_place}"),
         "mass": _article(f"{'possible ' if open_ended else ''}{size}mass{f' in {places}' if names else ''}"),
         "malignancy": ("either no malignancy or " if open_ended else "") + _article(f"{size}malignancy{of_place}"),
