@@ -1,5 +1,7 @@
 """What the reader promises: the set of sites that a text allows, and never a guess passed off as knowledge."""
 
+import re
+
 import pytest
 
 from guidegen_diffusers.prompts.attributes import ALL_SITES, COLON, KIDNEY, LUNG, TUMOR_SITES
@@ -41,26 +43,35 @@ def expand(short: str) -> frozenset[str]:
     return frozenset(sites)
 
 
-def group(table: str) -> list:
-    """Lines of "sites | text" as test cases."""
-    lines = [line.strip() for line in table.strip().splitlines() if line.strip()]
-    return [pytest.param(*(part.strip() for part in line.split("|", 1)), id=line.split("|", 1)[1].strip()) for line in lines]
-
-
-def sites(text: str) -> frozenset[str]:
-    return read(text.replace("\\n", "\n"))["sites"]
+def cases(table: str):
+    """Lines of "sites | text" as parameters; a backslash at a line's end joins it to the next."""
+    found = []
+    for line in re.sub(r" \\\n *", " ", table).strip().splitlines():
+        expected, text = line.split("|", 1)
+        found.append(pytest.param(expand(expected), text.strip().replace("\\n", "\n"), id=text.strip()))
+    return pytest.mark.parametrize(("expected", "text"), found)
 
 
 PAPERS = r"""
-LUL | This patient is a white male. In this medical CT scan, his clinical status can be described as an advanced lung cancer in the upper left lobe, with a TNM staging of T3NMX.
-DC | This patient is a black African American of unknown age and non-Hispanic or Latino race. In this CT image, the patient's condition is described as huge tumor around the descendant colon, of stage T4NMX.
+LUL | This patient is a white male. In this medical CT scan, his clinical status can be described as an advanced \
+    lung cancer in the upper left lobe, with a TNM staging of T3NMX.
+DC | This patient is a black African American of unknown age and non-Hispanic or Latino race. In this CT image, \
+    the patient's condition is described as huge tumor around the descendant colon, of stage T4NMX.
 colon | A person diagnosed with colon cancer
 all | The patient is a white male.
 all | A 54-year-old woman.
 all |
 none | The patient is a white male. In this CT scan, the patient's condition is described as no tumor.
-LUL | The patient is a white male. In this CT scan, the patient's condition is described as an advanced lung cancer in the upper left lobe.
+LUL | The patient is a white male. In this CT scan, the patient's condition is described as an advanced lung \
+    cancer in the upper left lobe.
 """
+
+
+@cases(PAPERS)
+def test_the_sentences_of_the_papers_are_read(expected, text):
+    assert read(text)["sites"] == expected
+
+
 ORGANS_AND_PARTS = r"""
 lung | lung cancer
 lung | pulmonary nodule
@@ -162,7 +173,42 @@ lung kidney | lung or kidney cancer
 LUL RK | LUL nodule and right renal mass
 kidney colon | an abdominal tumour
 lung | a thoracic malignancy
+AC | A 67 year old gentleman with a biopsy-proven adenocarcinoma of the caecum, cT3N1M0.
+RK | Mrs Smith, 54, was found to have a 3.8 x 3.0 cm mass in the lower pole of her right kidney.
+LK | Pt is a 45 y.o. F c/o hematuria; CT: 7.2 cm heterogeneous L renal mass, c/w RCC. No LAD.
+LK | Dx: RCC (L)
+LK | Ca kidney L
+RUL | Malignant neoplasm of upper lobe, right bronchus or lung
+LUL | the upper portion of the left lung contains a tumor
+LUL | tumour at the top of the left lung
+RUL | apical segment of the right upper lobe: nodule
+LLL | posterior basal segment of left lower lobe, 2cm nodule
+RML RLL | Lung carcinoma involving right middle and lower lobes
+AC | cecal pole tumour
+AC | Colon, ascending: adenocarcinoma
+SR | cancer of the colon (sigmoid)
+DC SR | descending/sigmoid colon mass
+AC TC | tumour spanning ascending colon to hepatic flexure
+LUL LLL | Tumor in LUL and/or LLL
+LK | Kidney cancer, stage T1bN0M0, left side
+LLL SR | two primaries: left lower lobe NSCLC and rectal adenocarcinoma
+LUL RK | One tumour in the left upper lobe and another in the right kidney
+AC SR | A tumour in either the cecum or the rectum
+kidney | Either the left or the right kidney has a tumour.
+LK | urothelial carcinoma of the left renal pelvis
+left_lung | left hilar tumour
+left_lung | endobronchial lesion in the left main bronchus
+right_lung | a shadow on the right lung
+colon | cT3 colon
+any | T3N1M0
 """
+
+
+@cases(ORGANS_AND_PARTS)
+def test_organs_sides_and_parts_narrow_each_other_in_any_order(expected, text):
+    assert read(text)["sites"] == expected
+
+
 SLIPS = r"""
 any | tumuor
 LK | left kidny tumor
@@ -181,6 +227,13 @@ all | It was a real lesson in color, and the tutor cancelled.
 all | Adrenal glands and renal arteries were reported.
 all | He reigns over a colony.
 """
+
+
+@cases(SLIPS)
+def test_slips_of_the_pen_are_mended_and_make_no_false_friends(expected, text):
+    assert read(text)["sites"] == expected
+
+
 OTHER_FINDINGS = r"""
 all | renal cyst
 all | Kidney stones on both sides.
@@ -210,7 +263,31 @@ LK | left renal mass abutting the descending colon
 LK | mass with calcifications in the left kidney
 all | Body mass index 31, normal tumor markers, lung cancer screening.
 all | right lobe of the liver is enlarged
+LK | tumor with a small cyst in the left kidney
+LK | Multiple cysts in both kidneys and a solid mass in the left one.
+colon | colon cancer, body mass index 25
+SR | malignant polyp in the sigmoid
+all | colon polyp
+all | tubular adenoma of the sigmoid
+all | The lesion in the right kidney is most likely a cyst
+all | likely benign nodule in the RML
+all | mass effect on the left kidney
+all | renal function is normal
+all | left kidney
+all | A CT of the kidneys
+all | The patient has lungs, kidneys and a colon.
+RUL | RLL consolidation, RUL mass
+LUL | CHEST:\nLungs: 3.2 cm spiculated mass in the left upper lobe.\nPleura: no effusion.\nABDOMEN:\nLiver: \
+    simple cysts.\nKidneys: unremarkable.\nColon: diverticulosis.\nIMPRESSION:\nLUL mass, likely primary lung \
+    cancer.
 """
+
+
+@cases(OTHER_FINDINGS)
+def test_other_findings_are_no_tumour(expected, text):
+    assert read(text)["sites"] == expected
+
+
 BINDING = r"""
 LUL | A tumour is seen. It is located in the left upper lobe.
 LUL | There is a large tumor, which is situated in the left upper lobe.
@@ -239,7 +316,33 @@ LK | The patient, whose father died of lung cancer, has a left renal mass.
 LK | not only a cyst but also a tumour in the left kidney
 RUL | Cancer which started in the right upper lobe
 LLL | There is no doubt that this is a cancer of the left lower lobe.
+AC | EXAM: CT abdomen/pelvis\nHISTORY: 58 F, weight loss, r/o malignancy\nFINDINGS: Circumferential mass in the \
+    cecum measuring 6.1 cm. Several enlarged regional lymph nodes. No liver lesions.\nIMPRESSION: Cecal \
+    carcinoma, T3N1.
+LK | Findings: The lungs are clear. No pleural effusion. The liver, spleen and pancreas are unremarkable. There \
+    is a 5.1 cm enhancing mass in the interpolar region of the left kidney. No lymphadenopathy. Impression: Left \
+    renal mass, likely RCC.
+RLL | Male\n62\nRLL mass\nNo mets
+SR | The primary site is the rectum.
+DC | tumor location - descending colon
+RLL | tumor_site=right_lower_lung, sex=male, age=55
+SR | Cancer: yes. Location: rectum. Stage: T2.
+LK | The tumor is in the kidney. It is on the left.
+RK | The tumor, which is large, arises from the right kidney.
+RLL | A huge, necrotic tumour fills the right lower lobe.
+LK | there's no tumor in the colon, however there's a big one in the left kidney
+LK | normal right kidney, tumour in the left one
+RK | left kidney normal; right: 4cm mass
+RUL | Kidneys: normal. Colon: normal. Lungs: 2 cm nodule, right apex.
+LK | generate a CT of a 40 year old woman with a large left kidney tumor
 """
+
+
+@cases(BINDING)
+def test_a_place_counts_where_it_belongs_to_a_tumour(expected, text):
+    assert read(text)["sites"] == expected
+
+
 METASTASES = r"""
 colon | colon cancer with lung and liver metastases
 colon | Colon cancer metastatic to the right kidney.
@@ -256,7 +359,25 @@ colon | lung metastases from colon cancer
 LK | Pulmonary metastases from a tumour in the left kidney.
 colon | multiple pulmonary nodules consistent with metastases; colon cancer
 none | breast cancer with lung metastases
+kidney | Lung lesion which turned out to be a metastasis of renal cell carcinoma.
+colon | The lung mass is a metastasis from colon cancer.
+SR | lung nodules, likely metastases from the known rectal cancer
+kidney | Left lower lobe metastasis of a renal cell carcinoma
+LK | Multiple bilateral pulmonary metastases. Primary: left kidney.
+SR | Metastases in both lungs from a rectal primary
+colon | Cancer has spread from the colon to both lungs.
+left_lung | cancer of the left lung with metastases in the right lung
+AC | Peritoneal carcinomatosis from a cecal adenocarcinoma
+any | cancer of unknown origin with lung metastases
+any | metastasis in the left kidney
 """
+
+
+@cases(METASTASES)
+def test_the_organ_of_a_metastasis_is_not_the_primary(expected, text):
+    assert read(text)["sites"] == expected
+
+
 ELSEWHERE = r"""
 none | hepatocellular carcinoma
 none | pancreatic cancer
@@ -276,7 +397,22 @@ none | glioma in the left temporal lobe
 LK | prostate cancer and a left renal mass
 RUL | Breast cancer, now a second tumour in the right upper lobe.
 none | Pancreatic cancer. The tumour measures 4 cm.
+none | esophageal cancer invading left main bronchus
+none | chest wall tumor
+none | melanoma metastatic to the lung
+none | lymphoma with lung involvement
+none | breast cancer but no lung cancer
+colon | gastric and colon cancer
+RUL | leukemia patient with a nodule in RUL
+LK | hepatic hemangioma and a left kidney tumour
 """
+
+
+@cases(ELSEWHERE)
+def test_a_tumour_of_another_organ_is_none_of_ours(expected, text):
+    assert read(text)["sites"] == expected
+
+
 NEGATION = r"""
 none | No tumour.
 none | no evidence of malignancy
@@ -338,7 +474,52 @@ LK | No change in the left renal mass.
 any | no doubt a tumour
 lung kidney | not only lung cancer but also kidney cancer
 LK | Kidneys normal in size. Mass in the left kidney.
+none | This is not cancer.
+none | Tumour: no. Age 45. Male.
+none | Tumour status: negative
+none | Malignancy: no evidence
+none | make a scan without any tumors
+none | you won't find any tumor here
+none | no definite evidence of malignancy
+none | normal CT of the chest, abdomen and pelvis
+none | The colon, kidneys and lungs are all normal.
+none | no organ shows a tumour
+none | lungs, kidneys and colon are tumor-free
+none | no cancer but a cyst in the left kidney
+none | previously seen RUL mass has disappeared
+none | A mass was seen in the left kidney. It was later ruled out.
+all -lung -kidney | Neither the lungs nor the kidneys contain a tumour.
+all -lung | not a single tumor was found in either lung
+all -kidney | neither kidney shows a tumour
+left_lung | no cancer in the right lung, cancer in the left lung
+right_lung | A tumor in the right lung, none in the left.
+right_lung | He has no tumour in his left lung, only in the right.
+right_lung | The left lung is tumour-free but the right lung has cancer.
+RK | While the left kidney is unremarkable, the right kidney contains a tumour.
+RK | there isn't a tumor in the left kidney, it's in the right kidney
+RK | The left kidney is surgically absent. The right kidney contains a 4cm solid mass.
+RK | colon free of tumour, kidney tumour on right
+RK | no extension of the tumour of the right kidney into the colon
+SR | The colon is normal except for the sigmoid, where there is a mass.
+RML | no mass except a small nodule in the RML
+LLL | Neither kidney is affected, and the colon is clear, yet a nodule is found in the left lower lobe.
+LUL | There is no mass in the right upper lobe, right middle lobe, or right lower lobe; a mass is present in the \
+    left upper lobe.
+lung | It's not colon cancer, it's lung cancer
+lung | No regional lymph node metastasis, lung cancer
+colon | the cancer is not in the kidney but in the colon
+colon | tumor neither in the lungs nor in the kidneys
+kidney colon | a tumor that is not in the lung
+RLL | CT negative for pulmonary embolism. RLL mass.
+LK | RCC on the left without renal vein thrombus
 """
+
+
+@cases(NEGATION)
+def test_a_denial_reaches_as_far_as_its_clause(expected, text):
+    assert read(text)["sites"] == expected
+
+
 DOUBT = r"""
 LK none | cannot exclude a tumour in the left kidney
 LK none | possible tumour in the left kidney
@@ -361,7 +542,25 @@ LK | likely left renal cell carcinoma
 RUL | Mass in the right upper lobe, possibly malignant.
 LUL RUL | either a left upper lobe or a right upper lobe tumor
 none | Indication: rule out lung cancer. Impression: no evidence of malignancy.
+LK none | mass in left kidney vs. abscess
+RLL none | pneumonia versus tumour in the RLL
+RLL none | A malignant process in the right lower lobe cannot be entirely excluded.
+LUL none | does not exclude malignancy in the left upper lobe
+SR none | possible malignancy of the sigmoid colon vs diverticulitis
+kidney none | patient may have a left renal tumor, or a right renal tumor
+colon none | ?ca colon
+RUL none | Possible lung cancer in the right upper lobe, cannot exclude metastasis.
+lung | evaluation of known lung cancer
+lung | hardly any doubt that this is lung cancer
+all -lung | Tumour excluded in lungs; suspicion of nothing else.
 """
+
+
+@cases(DOUBT)
+def test_doubt_allows_no_tumour_as_well(expected, text):
+    assert read(text)["sites"] == expected
+
+
 OTHER_TIMES_AND_PEOPLE = r"""
 all | mother had colon cancer
 all | Family history of renal cancer.
@@ -385,22 +584,38 @@ RK | history of colon cancer, resected in 2010, now with a mass in the right kid
 LK | left renal mass, scheduled for nephrectomy
 SR | Sigmoid cancer, resection is planned.
 RLL | s/p RUL lobectomy for NSCLC, new mass in the RLL
+all | The man's wife has colon cancer.
+all | no family history of colon cancer
+all | Worried about colon cancer because of family history
+all | at risk for lung cancer
+all | paternal aunt with lung cancer
+colon | Father: lung cancer. Patient: colon cancer.
+SR | A 45-year-old father of three was diagnosed with rectal cancer
+LUL | patient whose mother had breast cancer and who now has lung cancer in the LUL
+none | Wife has breast cancer; patient is healthy.
+none | he was cured of his lung cancer
+none | in remission from lung cancer
+none | treated for lung cancer 5 years ago
+none | had a tumor removed from the left kidney
+none | sigmoid colectomy for cancer
+none | No evidence of residual lung cancer after right upper lobectomy.
+none | Status post resection of sigmoid carcinoma. No evidence of recurrent or metastatic disease.
+none | No history of cancer. CT performed for kidney stones.
+colon | lung cancer in complete remission; new colon cancer
+colon | recurrent colon cancer
+LLL | Follow-up after right nephrectomy for renal cell carcinoma; no local recurrence, new 2 cm nodule in left \
+    lower lobe
+RUL | The RUL nodule is unchanged. The left renal mass has resolved.
+right_lung | colon cancer s/p resection with recurrence in the right lung
+left_lung | patient previously treated for colon cancer now shows a tumor in the left lung
+LK | 78M h/o CRC s/p colectomy, p/w hematuria, found to have L renal mass 5 cm
+RUL | 58 yo F w/ hx of breast CA s/p mastectomy 2010, now w/ 2 cm RUL nodule
+lung | unresectable lung cancer
+lung | lung cancer, on chemotherapy
+RML | referred for resection of a RML tumour
 """
 
-GROUPS = {
-    "papers": PAPERS,
-    "organs and parts": ORGANS_AND_PARTS,
-    "slips": SLIPS,
-    "other findings": OTHER_FINDINGS,
-    "binding": BINDING,
-    "metastases": METASTASES,
-    "elsewhere": ELSEWHERE,
-    "negation": NEGATION,
-    "doubt": DOUBT,
-    "other times and people": OTHER_TIMES_AND_PEOPLE,
-}
 
-
-@pytest.mark.parametrize(("expected", "text"), [case for table in GROUPS.values() for case in group(table)])
-def test_the_sites_that_a_text_allows(expected, text):
-    assert sites(text) == expand(expected)
+@cases(OTHER_TIMES_AND_PEOPLE)
+def test_what_is_over_or_another_persons_does_not_count(expected, text):
+    assert read(text)["sites"] == expected

@@ -54,7 +54,8 @@ class _Binder:
             self._to_noun_behind(k, place)
         for k in range(len(self.places) - 2, -1, -1):
             shares = self.places[k + 1].joined in ("and", "comma") and self.roles[k + 1] == "noun"
-            if shares and self.roles[k] is None and self._lead(self.places[k]) is None:  # "lung and liver metastases"
+            leads = (None, "no")
+            if shares and self.roles[k] is None and self._lead(self.places[k]) in leads:  # "lung and liver metastases"
                 self.roles[k], self.owners[k] = "noun", self.owners[k + 1]
         for k, place in enumerate(self.places):
             if self.roles[k] is None:
@@ -63,7 +64,7 @@ class _Binder:
             if owner is not None:
                 self.binding.places[owner].append(place)
         for place, owner, role in zip(self.places, self.owners, self.roles, strict=True):
-            partner = self._partner(owner) if role == "preposition" else None
+            partner = self._partner(owner) if role == "preposition" and self._lead(place) == "in" else None
             if partner is not None and not self.binding.places[partner]:
                 self.binding.places[partner].append(place)  # "a mass and atelectasis in the left lower lobe"
         located = {head for head, places in self.binding.places.items() if any(place.organ for place in places)}
@@ -132,6 +133,8 @@ class _Binder:
             item = self.items[i]
             if item.kind == "away":
                 return "away"
+            if item.kind == "no":
+                return "no"
             if item.kind in ("preposition", "locator"):
                 behind = self.items[i - 1].kind if i else None
                 return "away" if behind == "away" else item.text
@@ -147,18 +150,22 @@ class _Binder:
             if kind == "locator" and not is_keyed(self.items, head):
                 passed = head if passed is None else passed
             elif kind == "benign" and value == "feature" and head and self._is_attribute(head):
-                continue
+                if head + 1 < at and self.items[head + 1].text == "of":  # "with thickening of the gallbladder"
+                    return head
             else:
                 return head
         return passed
 
     def _partner(self, head: int) -> int | None:
-        """The tumour that a conjunction joins to the noun at `head`."""
+        """The tumour that a conjunction joins to the finding at `head`."""
+        if self.items[head].kind not in ("tumor", "benign"):
+            return None
         joined = False
         for i in range(head - 1, max(-1, head - 6), -1):
             kind = self.items[i].kind
             if kind == "tumor":
-                return i if joined else None
+                strength, organ = self.items[i].value
+                return i if joined and organ is None and strength != "elsewhere" else None
             if kind not in ("conjunction", "determiner", "word", "size", "with"):
                 return None
             joined = joined or kind in ("conjunction", "with")
@@ -187,9 +194,11 @@ class _Binder:
     def _touches(self, before: int, place: Place) -> bool:
         """Whether nothing but a measure stands between: "mass 4 cm RLL", "the site is the rectum"."""
         keyed = is_keyed(self.items, before)
+        normal = self.items[before].kind == "normal" and place.start - before < 4  # "normal appearance left kidney"
         return all(
             self.items[i].kind in ("number", "determiner", "hedge")
             or self.items[i].text in ("cm", "mm", "x")
+            or (normal and self.items[i].kind == "word")
             or (keyed and self.items[i].kind in (":", "=", "-", "verb"))
             for i in range(before + 1, place.start)
         )

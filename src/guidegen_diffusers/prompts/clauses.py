@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from .phrases import Item
+from .places import Place
 from .spelling import words
 
 
@@ -17,13 +20,15 @@ _NEWS = words("new known stable incidental newly")
 
 
 class Clauses:
-    """The clauses of a sentence; every question is answered in time that the sentence's length bounds."""
+    """The clauses of a sentence. A separator within a place ("kidney (left)") parts nothing."""
 
-    def __init__(self, items: list[Item]):
+    def __init__(self, items: list[Item], places: Iterable[Place] = ()):
         self.items = items
+        within = {i for place in places for i in range(place.start, place.end)}
+        self.separators = {i for i, item in enumerate(items) if item.kind in SEPARATORS} - within
         self._ends = [len(items)] * (len(items) + 1)
         for i in range(len(items) - 1, -1, -1):
-            self._ends[i] = i if items[i].kind in SEPARATORS or items[i].kind == "turn" else self._ends[i + 1]
+            self._ends[i] = i if i in self.separators or items[i].kind == "turn" else self._ends[i + 1]
         self._bounds: dict[int, bool] = {}
 
     def end(self, at: int) -> int:
@@ -40,7 +45,7 @@ class Clauses:
         """Whether a clause begins behind item `at`."""
         if at not in self._bounds:
             kind = self.items[at].kind
-            opens = kind in SEPARATORS or kind == "turn" or (kind == "conjunction" and self.begins(at + 1))
+            opens = at in self.separators or kind == "turn" or (kind == "conjunction" and self.begins(at + 1))
             self._bounds[at] = opens
         return self._bounds[at]
 

@@ -6,35 +6,17 @@ from dataclasses import dataclass, field, replace
 
 from .attributes import ORGANS
 from .binding import Binding, bind, is_keyed
-from .clauses import HEADS, PLACES, SEPARATORS
+from .clauses import HEADS, PLACES, SEPARATORS, Clauses
 from .heads import name_heads
 from .phrases import Item, phrases
 from .places import SIDES, Place, complete, find_places
 from .scopes import FAMILY, HEDGED, NEGATED, NEUTRAL, REMOVED, Scopes
 from .spelling import words
+from .story import Finding
 from .tokens import Sentence
 
 
-__all__ = ["Context", "Finding", "Reading", "read_sentence"]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A tumour as a sentence speaks of it.
-
-    Args:
-        status (`str`): "stated", "doubted", "denied" or "removed".
-        sites (`frozenset[str]`): where, of our sites; empty where no place of ours is named.
-        elsewhere (`bool`): in an organ that is none of ours.
-        refers (`bool`): it speaks of a tumour that was named before ("the tumor", "it").
-        whole (`bool`): of a denial or removal, that it is about any tumour and about now.
-    """
-
-    status: str
-    sites: frozenset[str] = frozenset()
-    elsewhere: bool = False
-    refers: bool = False
-    whole: bool = False
+__all__ = ["Context", "Reading", "read_sentence"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +61,10 @@ _SIGNS = words("evidence sign signs trace traces indication indications hint sug
 def read_sentence(sentence: Sentence, context: Context) -> Reading:
     items = phrases(sentence.tokens)
     name_heads(items, context.told)
-    scopes = Scopes(items, sentence.question)
     places = find_places(items, context.place)
-    binding = bind(items, scopes.clauses, places)
+    clauses = Clauses(items, places)
+    scopes = Scopes(items, clauses, sentence.question)
+    binding = bind(items, clauses, places)
     topic = _topic(items, binding.unbound, context.topic)
     ahead = Context(asked=sentence.question, place=places[-1] if places else context.place, topic=topic)
     return _Findings(Reading(items, scopes, ahead), binding, context).read()
@@ -167,10 +150,12 @@ class _Findings:
         """The places of the tumour at `at`. A bare side is one of the organ that is named beside it, and the topic
         counts where the sentence itself names no organ."""
         places = self.binding.places[at]
-        named = organ or next((place.organ for place in places if place.organ), None)
+        named = organ or next(
+            (place.organ or place.fallback for place in places if place.organ or place.fallback), None
+        )
         topic = self.context.topic
         if topic and named in (None, topic.organ) and not any(place.organ and place.side for place in places):
-            places = [topic, *places]
+            places = [replace(topic, start=0, end=0, joined=None), *places]
             named = topic.organ
         return [replace(place, organ=named) if named and not place.named else place for place in places]
 
@@ -342,6 +327,8 @@ def _where(
     for place in places:
         if organ and place.named in (None, organ):
             place = replace(place, organ=organ)
+        elif place.named is None and place.fallback:
+            place = replace(place, organ=place.fallback)
         joint = complete(whole[-1], place) if whole and place.joined != "and" else None
         if joint:
             whole[-1] = joint

@@ -13,6 +13,9 @@ from .phrases import Item
 __all__ = ["name_heads"]
 
 
+_GROWTHS = ("polyp", "ulcer", "stricture", "cyst")
+
+
 def name_heads(items: list[Item], told: bool) -> None:
     """Settle the words that are a tumour, a side, or nothing, by their company."""
     last = "tumor" if told else None
@@ -34,11 +37,7 @@ def name_heads(items: list[Item], told: bool) -> None:
             weak = _noun_behind(items, at)
             if weak is not None and items[weak].value[0] == "weak":  # "metastatic pulmonary nodules"
                 items[weak].kind, items[weak].value = "benign", None
-        elif (
-            item.text in ("polyp", "ulcer", "stricture", "cyst")
-            and at
-            and items[at - 1].text in ("malignant", "cancerous")
-        ):
+        elif item.text in _GROWTHS and at and items[at - 1].text in ("malignant", "cancerous"):
             item.kind, item.value = "tumor", ("strong", None)
         elif item.kind == "link" or item.text in ("is", "are", "was", "were"):
             _follow_link(items, at, copula=item.kind == "verb")

@@ -101,8 +101,8 @@ TUMOR = {
     ("weak", None): """mass nodule lesion growth lump neoformation space_occupying_lesion coin_lesion mass_lesion
         soft_tissue_mass soft_tissue_nodule soft_tissue_lesion""",
     ("strong", "lung"): """nsclc sclc non_small_cell nonsmall_cell non_small_cell_carcinoma non_small_cell_cancer
-        non_small_cell_ca nonsmall_cell_carcinoma oat_cell oat_cell_carcinoma luad lusc bronchioloalveolar_carcinoma
-        bronchoalveolar_carcinoma""",
+        non_small_cell_ca nonsmall_cell_carcinoma small_cell_lung_cancer small_cell_lung_carcinoma oat_cell
+        oat_cell_carcinoma luad lusc bronchioloalveolar_carcinoma bronchoalveolar_carcinoma""",
     ("strong", "kidney"): """rcc ccrcc prcc chrcc renal_cell renal_cell_carcinoma renal_cell_cancer renal_cell_ca
         renal_cell_tumor clear_cell_renal clear_cell_renal_cell_carcinoma clear_cell_renal_carcinoma clear_cell_rcc
         hypernephroma grawitz grawitz_tumor nephroma wilms wilms_tumor nephroblastoma""",
@@ -155,14 +155,15 @@ NODE = {
     "denied": "node_negative nodenegative node_free",
 }
 NORMAL = {
-    None: """normal unremarkable clear healthy intact unaffected uninvolved spared sparing spares negative inconspicuous clean nad
-        wnl within_normal_limits normal_appearing normal_looking all_clear looks_fine is_fine no_abnormality no_abnormalities
-        no_abnormality_detected no_abnormality_seen no_abnormal_finding no_abnormal_findings no_pathology
-        no_pathological_finding no_pathological_findings no_pathologic_findings no_significant_abnormality
-        no_significant_abnormalities no_focal_abnormality no_acute_abnormality no_acute_finding no_acute_findings
-        no_finding no_findings no_significant_finding no_significant_findings no_relevant_findings nothing_abnormal
-        nothing_abnormal_detected nil_of_note nothing_of_note without_abnormality without_abnormalities
-        without_findings without_pathological_findings free_of_disease free_of_abnormality"""
+    None: """normal unremarkable clear healthy intact unaffected uninvolved spared sparing spares negative
+        inconspicuous clean nad wnl within_normal_limits normal_appearing normal_looking all_clear looks_fine is_fine
+        no_abnormality no_abnormalities no_abnormality_detected no_abnormality_seen no_abnormal_finding
+        no_abnormal_findings no_pathology no_pathological_finding no_pathological_findings no_pathologic_findings
+        no_significant_abnormality no_significant_abnormalities no_focal_abnormality no_acute_abnormality
+        no_acute_finding no_acute_findings no_finding no_findings no_significant_finding no_significant_findings
+        no_relevant_findings nothing_abnormal nothing_abnormal_detected nil_of_note nothing_of_note
+        without_abnormality without_abnormalities without_findings without_pathological_findings free_of_disease
+        free_of_abnormality"""
 }
 NONTUMOR = {
     None: "benign noncancerous non_cancerous nonmalignant non_malignant not_malignant not_cancerous inflammatory"
@@ -191,21 +192,23 @@ IDIOM = {
 AFFIRMED = {  # negations of something else, which leave the tumor as it is
     None: """no_doubt no_doubt_about without_doubt without_a_doubt without_any_doubt no_question without_question
         not_only not_just not_merely not_yet no_change no_interval_change no_significant_change
-        no_significant_interval_change not_changed no_increase no_decrease no_progression no_growth no_interval_growth
-        no_significant_growth no_enlargement no_regression not_enlarged not_resectable not_operable not_small
-        not_large not_resected not_removed not_treated not_operated not_cured not_resolved not_in_remission
+        no_significant_interval_change not_changed no_increase no_decrease no_progression no_growth_of
+        no_interval_growth_of no_significant_growth_of no_enlargement no_regression not_enlarged not_resectable
+        not_operable not_resected not_removed not_treated not_operated not_cured not_resolved not_in_remission
         never_treated never_resected no_response no_treatment no_surgery no_therapy no_chemotherapy no_prior_treatment
         no_previous_treatment no_complications no_invasion no_vascular_invasion no_local_invasion without_invasion
         not_invading no_symptoms without_symptoms incompletely_resected partially_resected partially_treated
         no_improvement without_change without_treatment unresected no_smoking no_alcohol no_allergies
-        no_known_allergies no_tumor_thrombus no_tumor_invasion no_tumor_extension not_diagnostic not_confined not_limited"""
+        no_known_allergies no_tumor_thrombus no_tumor_invasion no_tumor_extension not_diagnostic not_confined
+        not_limited"""
 }
 
 # What takes back, doubts, or speaks of others and of other times; see scopes.py.
 NO = {
     None: """no not without w/o denies denied deny never neither nor none nil nothing negative_for free_of free_from
         clear_of devoid_of absence_of lack_of lacks lacking no_longer no_more fails_to failed_to fail_to
-        unable_to_find unable_to_see unable_to_identify rather_than instead_of excludes rules_out exempt_from excluding outside outside_of false"""
+        unable_to_find unable_to_see unable_to_identify rather_than instead_of excludes rules_out exempt_from
+        excluding outside outside_of false"""
 }
 SEEN = {
     None: """seen found detected identified visible visualized present evident demonstrated noted observed
@@ -224,10 +227,9 @@ EXCLUSION = {
     "past": "ruled_out excluded",
 }
 TURN = {
-    None: """but however although though yet whereas while nevertheless nonetheless otherwise now currently presently then
-        today only""",
-    "except": """except excepting except_for apart_from aside_from other_than besides save_for
-        with_the_exception_of""",
+    None: """but however although though yet whereas while nevertheless nonetheless otherwise now currently presently
+        then today only""",
+    "except": "except excepting except_for apart_from aside_from other_than besides save_for with_the_exception_of",
 }
 OTHER = {
     None: """other another additional further second new else elsewhere synchronous remaining remainder rest residual
@@ -262,8 +264,8 @@ REMOVED = {
 }
 RESOLVED = {  # of the patient, whatever tumor there was
     None: """in_remission remission complete_remission in_complete_remission complete_response disease_free
-        tumor_free cancer_free tumorless free_of_cancer free_of_tumor recurrence_free free_of_recurrence ned no_disease
-        no_evidence_of_disease no_sign_of_disease no_signs_of_disease without_evidence_of_disease"""
+        tumor_free cancer_free tumorless free_of_cancer free_of_tumor recurrence_free free_of_recurrence ned
+        no_disease no_evidence_of_disease no_sign_of_disease no_signs_of_disease without_evidence_of_disease"""
 }
 TREATED = {None: "treated irradiated ablated completed_treatment completed_therapy"}
 NEUTRAL = {

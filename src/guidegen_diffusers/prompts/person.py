@@ -55,9 +55,9 @@ _PHRASES = {
 }
 _ETHNICITIES = words("hispanic latino latina latinx")  # people of any race; they count where none is named
 _NO_RACE_BEHIND = words(
-    """matter blood cell cells count coat out lung lungs noise line stool stools plaque plaques spot spots area areas
-    discharge light tarry eye box mold hole ice hair coffee vomit pigment pigmented colored tongue board medicine herb
-    herbs herbal food restaurant encephalitis ocean ink flush"""
+    """matter blood cell cells count coat out lung lungs noise line stool stools plaque plaques spot spots area
+    areas discharge light tarry eye box mold hole ice hair coffee diet vomit pigment pigmented colored tongue
+    board medicine herb herbs herbal food restaurant encephalitis ocean ink flush"""
 )
 
 
@@ -85,7 +85,8 @@ class Person:
             if of_relatives[at]:
                 continue
             if token.value is not None:
-                age = read_age(tokens, at)
+                coded = token.value < 5 and at > 0 and tokens[at - 1].word in ("t", "n", "m")  # M0 is a stage
+                age = None if coded else read_age(tokens, at)
                 if age is not None:
                     (self._dated_ages if age[1] else self._ages).add(age[0])
             elif token.word[0].isalpha():
@@ -134,7 +135,7 @@ def _is_sex_letter(tokens: list[Token], at: int, around: list[str], counts: bool
     """M or F behind an age, behind "sex:", before "/62", or alone between commas in a sentence that gives an age."""
     second, before, behind = around[1], around[2], around[4]
     if counts:
-        return at == 0 and read_age(tokens, at + 1) is not None
+        return at == 0 and tokens[at + 1].value >= 10 and read_age(tokens, at + 1) is not None  # M0 is a stage
     if any(before in races for races in _RACES.values()):  # "68 y.o. white F"
         before, number = second, at - 3
     else:

@@ -54,12 +54,14 @@ _SEPARATORS = frozenset([",", "(", ")", "-", "/", ":", "+"])
 @dataclass(frozen=True, slots=True)
 class Place:
     """Items `start` to `end`. `implied` is the organ of a noun such as "lobe", which a named organ overrides;
-    `joined` says how the place hangs on the one before it: "and", "comma", "not", or not at all."""
+    `fallback` that of the place to which a bare side is the opposite; `joined` says how the place hangs on the one
+    before it: "and", "comma", "not", or not at all."""
 
     organ: str | None = None
     side: str | None = None
     part: str | None = None
     implied: str | None = None
+    fallback: str | None = None
     start: int = 0
     end: int = 0
     joined: str | None = None
@@ -123,7 +125,7 @@ def find_places(items: list[Item], before: Place | None = None) -> list[Place]:
     for i, place in enumerate(places):
         opposite = places[i - 1] if i else before
         if not place.named and opposite and opposite.named and {place.side, opposite.side} in _PAIRS:
-            places[i] = replace(place, organ=opposite.organ, implied=opposite.implied)
+            places[i] = replace(place, fallback=opposite.named)
     return places
 
 
@@ -172,7 +174,8 @@ def _settle(items: list[Item], groups: list[Place]) -> list[Place]:
         if merged:
             joint = _joint(items, merged[-1].end, place.start)
             place = replace(place, joined=joint)
-            whole = complete(merged[-1], place) if joint == "comma" and _adds(merged[-1], place) else None
+            one_place = joint == "comma" and _adds(merged[-1], place) and not _parts(items, merged[-1], place)
+            whole = complete(merged[-1], place) if one_place else None
             if whole:
                 merged[-1] = replace(whole, end=place.end)
                 continue
@@ -186,7 +189,7 @@ def _settle(items: list[Item], groups: list[Place]) -> list[Place]:
             merged[i] = replace(one, organ="colon")
     for i in range(1, len(merged)):  # "the right upper and middle lobes", "the left kidney, not the right"
         one, other = merged[i - 1], merged[i]
-        if not other.joined or not one.named:
+        if not other.joined or not one.named or _parts(items, one, other):
             continue
         if not other.named and other.side and not other.part:
             merged[i] = replace(other, organ=one.organ, implied=one.implied, part=one.part)
@@ -202,6 +205,16 @@ def _adds(one: Place, other: Place) -> bool:
     mine = {name for name in ("organ", "side", "part", "implied") if getattr(one, name)}
     theirs = {name for name in ("organ", "side", "part", "implied") if getattr(other, name)}
     return not mine & theirs - {"implied"} or (bool(theirs - mine) and bool(mine - theirs))
+
+
+def _parts(items: list[Item], one: Place, other: Place) -> bool:
+    """Whether two findings meet here and not two words of a place: "pneumonia of the left lung, lung cancer"."""
+    behind = items[other.end].kind if other.end < len(items) else ""
+    before = one.start - 1
+    while before >= 0 and items[before].kind == "determiner":
+        before -= 1
+    led = before >= 0 and items[before].kind == "preposition"
+    return behind in ("tumor", "benign", "metastasis", "node") and (led or other.organ is not None)
 
 
 def _joint(items: list[Item], start: int, end: int) -> str | None:

@@ -23,8 +23,8 @@ _POINTERS = words("this it that which these they")
 
 # kinds of items that a method of Scopes is named after
 _TRIGGERS = words(
-    """no normal hedge unknown past neutral family turn with patient conjunction side absent seen exclusion removed resolved
-    treated surgery"""
+    """no normal hedge unknown past neutral family turn with patient conjunction side absent seen exclusion removed
+    resolved treated surgery"""
 )
 
 
@@ -32,15 +32,16 @@ class Scopes:
     """
     Args:
         items (`list[Item]`): a sentence.
+        clauses (`Clauses`): where its clauses end.
         question (`bool`): whether it ends in a question mark, which leaves all of it open.
 
     `marks[i]` is a set of bits for item `i`; `surgery` maps an item marked REMOVED to the organ that was operated on;
     `dangling` holds removals that name no tumour in their own sentence and so speak of an earlier one.
     """
 
-    def __init__(self, items: list[Item], question: bool = False):
+    def __init__(self, items: list[Item], clauses: Clauses, question: bool = False):
         self.items = items
-        self.clauses = Clauses(items)
+        self.clauses = clauses
         self.marks = [HEDGED if question else 0] * len(items)
         self.surgery: dict[int, str | None] = {}
         self.dangling: set[int] = set()
@@ -48,7 +49,7 @@ class Scopes:
         self._opened_at = 0
         self._either = self._aside = False
         for at, item in enumerate(items):
-            if item.kind in SEPARATORS:
+            if at in clauses.separators:
                 self._separator(at, item)
             elif item.kind in _TRIGGERS:
                 getattr(self, f"_{item.kind}")(at, item)
@@ -301,7 +302,9 @@ class Scopes:
             if self.items[i].kind == "tumor":
                 return i
             takes = i <= at + 2 and (self.items[i].text in ("of", "from", "for") or self.items[i].value == "the")
-            if self.items[i].kind not in (*PLACES, "word", "size") and not takes:  # "cured of his", "treated for"
+            if (
+                self.items[i].kind not in (*PLACES, "word", "size", "idiom") and not takes
+            ):  # "cured of his", "treated for"
                 return None
         return None
 
