@@ -1,4 +1,4 @@
-"""Places, tumour words and frames cross freely: what a frame does, it does to every place and every word for a tumour."""
+"""What a frame does to a sentence, it does for every place and every word for a tumour."""
 
 import itertools
 
