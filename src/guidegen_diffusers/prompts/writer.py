@@ -7,14 +7,9 @@ by the reader to the same prompt, open attributes included.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from .attributes import AGES, ALL_SITES, ORGANS, SITES
 from .templates import BRIEF, SITE_NAMES, TEMPLATES
-
-
-if TYPE_CHECKING:
-    from .clinical_prompt import ClinicalPrompt
 
 
 __all__ = ["MAX_CANONICAL", "NUM_STYLES", "write"]
@@ -36,7 +31,7 @@ _ABBREVIATIONS = {  # RUL for the right upper lobe
 _POSSESSIVES = {"female": "her", "male": "his", None: "their"}
 
 
-def write(prompt: ClinicalPrompt, style: int) -> str:
+def write(prompt, style: int) -> str:
     if type(style) is not int or not 0 <= style < NUM_STYLES:
         raise ValueError(f"style: got {style!r}, expected a whole number from 0 to {NUM_STYLES - 1}.")
     slots = {**_person(prompt, style), **_tumor(prompt), **_stage(prompt)}
@@ -67,7 +62,7 @@ def _fill_part(part: str, slots: dict[str, str]) -> str:
     return f" {part}" if part.startswith(("(", "[", "and ")) else part
 
 
-def _person(prompt: ClinicalPrompt, style: int) -> dict[str, str]:
+def _person(prompt, style: int) -> dict[str, str]:
     """The patient as a noun phrase, in the shapes that templates ask for; all empty where nothing is known."""
     sex, age, race = prompt.sex, prompt.age, prompt.race
     adjective = _RACES[race][style % 2] + " " if race in _RACES else ""
@@ -106,7 +101,7 @@ def _article(noun: str) -> str:
     return ("an " if noun[0] in "AEIOaeio8" or noun.startswith(("11", "18")) else "a ") + noun
 
 
-def _tumor(prompt: ClinicalPrompt) -> dict[str, str]:
+def _tumor(prompt) -> dict[str, str]:
     """The tumour in five wordings: none, one, or either, where the prompt leaves even that open."""
     sites = prompt.sites - {"none"}
     if not sites:
@@ -154,7 +149,7 @@ def _abbreviated(names: list[str]) -> str:
     return f"mass in {' or '.join([', '.join(names[:-1]), names[-1]] if names[1:] else names)}" if names else "mass"
 
 
-def _stage(prompt: ClinicalPrompt) -> dict[str, str]:
+def _stage(prompt) -> dict[str, str]:
     """The stage as codes, X for what is open, and in words."""
     t, n, m = prompt.t, prompt.n, prompt.m
     if t is n is m is None:
