@@ -62,6 +62,11 @@ _REWRITES = tuple(
         (r"\b[Dd]esc\.? (?=colon\b)", "descending "),
         (r"\b[Tt]r(?:ans)?v?\.? (?=colon\b)", "transverse "),
         (r"\b[Ss]ig\.? (?=colon\b|ca\b|cancer\b)", "sigmoid "),
+        (r"\bT (?=colon\b)", "transverse "),
+        (r"\b(upper|lower) part of (?:(?:his|her|my|the|their) )?(left|right) lung\b", r"\1 lobe of the \2 lung"),
+        (r"\bbrain (?=MRI\b|CT\b)", ""),
+        (r"\b(man|woman|guy|lady|female|male|Chinese|Asian), (\d\d)(?=[,.]|$)", r"\1, aged \2"),
+        (r"\b\d'\d{1,2}\"", ""),  # feet and inches
         (r"\bmid[ -](?=transverse|ascending|descending|sigmoid)", ""),
         (r"\b(?:mr|u|r|a)([TNM])(?=[0-4X])", r"\1"),  # MR, ultrasound, recurrence, autopsy
         (r"\b([TN]) ?, ?(?=[NM] ?[0-4])", r"\1 "),

@@ -1,0 +1,38 @@
+"""Sentences of someone who had not seen the reader: how much of what they say is read as it was meant."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from guidegen_diffusers.prompts import ClinicalPrompt
+
+
+ROWS = [json.loads(line) for line in (Path(__file__).parent / "free_text.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "share"),
+    [
+        ("sites", 0.95),
+        ("sex", 0.98),
+        ("age", 0.98),
+        ("race", 0.99),
+        ("t", 0.99),
+        ("n", 0.99),
+        ("m", 0.98),
+        ("size", 0.98),
+    ],
+)
+def test_nearly_all_is_read_as_it_was_meant(attribute, share):
+    read = [ClinicalPrompt.parse(row["text"]).as_dict()[attribute] == row[attribute] for row in ROWS]
+    print(f"{attribute}: {sum(read)} of {len(read)}")
+    assert sum(read) >= share * len(read)
+
+
+def test_a_tumour_is_never_overlooked_and_hardly_ever_invented():
+    read = [(ClinicalPrompt.parse(row["text"]).sites, set(row["sites"])) for row in ROWS]
+    overlooked = [meant for found, meant in read if found == {"none"} and "none" not in meant]
+    invented = [meant for found, meant in read if "none" not in found and meant == {"none"}]
+    assert not overlooked
+    assert len(invented) <= 2
