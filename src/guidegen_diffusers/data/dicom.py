@@ -7,8 +7,11 @@ patient reaches a result, a message or a warning.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +84,7 @@ def read_series(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     folder = Path(folder)
     if not folder.is_dir():
         raise DicomError("no such folder, expected one that holds a DICOM series.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom quotes values in its warnings
+    with _silence():
         found = [_geometry(path) for path in sorted(folder.iterdir()) if path.is_file()]
         slices = [one for one in found if one is not None and not one.is_beside_the_volume]
         if not slices:
@@ -93,6 +95,20 @@ def read_series(folder: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         for index, one in enumerate(slices):
             volume[:, :, index] = _hu(one).T
     return volume, affine
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Let pydicom say nothing: its warnings and its log quote values, and a damaged file holds a name anywhere."""
+    log = logging.getLogger("pydicom")
+    before = log.disabled
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        log.disabled = True
+        try:
+            yield
+        finally:
+            log.disabled = before
 
 
 def _geometry(path: Path) -> _Slice | None:
