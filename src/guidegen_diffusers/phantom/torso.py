@@ -130,7 +130,7 @@ class Torso:
 
         shoulders = np.interp(z, (130, 195, 235, 265, 290), (0, 14, 64, 104, 100))
         hips = np.interp(z, (-290, -240, -180, -110), (54, 44, 18, 0))
-        back = np.interp(z, (-290, -240, -180, -110, -20, 90, 180, 240, 285), (30, 24, 18, 14, 12, 10, 8, 20, 34))
+        back = np.interp(z, (-290, -240, -180, -110, -20, 90, 180, 240, 285), (30, 24, 18, 14, 12, 17, 19, 24, 36))
         fat = patient.fat * np.interp(z, (-290, -170, -90, 0, 120, 220, 285), (1.35, 1.3, 1.1, 0.8, 0.6, 0.55, 0.5))
         wide = (np.maximum(half_width, 62) + patient.muscle + 5 + shoulders).astype(np.float32)
         wide = (wide + 0.6 * hips).astype(np.float32)
@@ -246,7 +246,8 @@ class Torso:
         transverse = (np.abs(x) < 38 * build * lumbar) & (np.abs(back + 8 * build) < 4.5 * build)
         transverse &= (phase > 0.5) & (phase < 0.76)
         real = (level > 0.02) & top
-        bone = ((body < 1) & ~gap | ((arch | facet | spinous | transverse) & real)) & ~canal & top & bottom
+        inside = canvas.tissue[box] != Tissue.AIR
+        bone = inside & ((body < 1) & ~gap | ((arch | facet | spinous | transverse) & real)) & ~canal & top & bottom
         core = (body < 1 - 2.2 / 18) & (phase > disc + 0.07) & (phase < 0.94)
         canvas.paint(box, gap & (body < 0.97) & top, tissue=Tissue.DISC)
         canvas.paint(box, canal & (level > -2) & bottom, tissue=Tissue.CANAL)
