@@ -175,7 +175,7 @@ class Organs:
         level = 34 * depth + self._draw(9)
         canvas.paint(box, held & (canvas.y[box] > level), tissue=Tissue.GAS)
 
-        size = 1.28 * patient.build * (1 + self._draw(0.09)) * (1 - 0.05 * np.clip((patient.years - 50) / 40, 0, 1))
+        size = 1.4 * patient.build * (1 + self._draw(0.08)) * (1 - 0.05 * np.clip((patient.years - 50) / 40, 0, 1))
         center = np.array((-96 * width, -40 * depth, torso.dome_left - 80 * height))
         self._blob(
             center, np.array((32, 50, 57)) * size, "spleen", Tissue.SPLEEN, frame((0.88, 0.45, -0.1)), within=below
@@ -244,7 +244,7 @@ class Organs:
 
     def _gallbladder(self) -> None:
         canvas, z = self.canvas, self.top - 100
-        size = 1.06 + self._draw(0.11)
+        size = 1.24 + self._draw(0.11)
         rows = [(46, 36, z + 28, 8), (54, 50, z + 13, 14), (60, 60, z - 6, 16), (63, 62, z - 16, 13.5)]
         spare = tuple(IDS[name] for name in ("colon", "duodenum", "stomach", "portal_and_splenic_vein")) + BONES
         canvas.tube([(a, b, c, r * size) for a, b, c, r in rows], IDS["gallbladder"], Tissue.BILE, spare=spare)
