@@ -23,8 +23,9 @@ from .labels import CLASSES, check_labels
 from .preview import draw_preview
 
 
-__all__ = ["Case", "read_label_map"]
+__all__ = ["HU_RANGE", "Case", "read_label_map"]
 
+HU_RANGE = (-1024, 3071)  # what the 12 bits of a scanner hold: air to dense bone
 SYNTHETIC = "SYNTHETIC"  # how `descrip` begins in the header of a generated volume
 CT, LABELS, PREVIEW, RECORD = "ct.nii.gz", "labels.nii.gz", "preview.png", "case.json"
 

@@ -17,6 +17,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from guidegen_diffusers.data.dicom import DicomError, read_series
 
+from .damage import damaged
+
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "dicom"
 real = pytest.mark.skipif(not REAL.is_dir(), reason="the real series are not here")
@@ -242,16 +244,7 @@ def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path_factory, se
     rng = np.random.default_rng(seed)
     folder = write_series(tmp_path_factory.mktemp("series"))
     path = sorted(folder.iterdir())[rng.integers(6)]
-    content = bytearray(path.read_bytes())
-    where = int(rng.integers(len(content)))
-    if kind == "cut":
-        content = content[:where]
-    elif kind == "zero":
-        content[where : where + 40] = bytes(len(content[where : where + 40]))
-    else:
-        for i in rng.integers(len(content), size=8):
-            content[i] ^= 1 << rng.integers(8)
-    path.write_bytes(content)
+    path.write_bytes(damaged(path.read_bytes(), kind, rng))
     said = io.StringIO()
     handler = logging.StreamHandler(said)
     logging.getLogger("pydicom").addHandler(handler)

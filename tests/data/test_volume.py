@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from guidegen_diffusers.data import volume as volumes
 from guidegen_diffusers.data.volume import Volume, VolumeError, check_same_place, to_ras
 
+from .damage import damaged
 from .small_torso import affine_of, write_nifti
 
 
@@ -136,16 +137,9 @@ def test_what_a_type_cannot_hold_is_refused(tmp_path, voxels, reason):
 def test_mutilated_files_are_read_or_refused_and_nothing_else(tmp_path_factory, seed, packed, kind):
     rng = np.random.default_rng(seed)
     path = write_nifti(tmp_path_factory.mktemp("v") / "v.nii.gz", VOXELS)
-    content = bytearray(path.read_bytes() if packed else gzip.decompress(path.read_bytes()))
-    where = int(rng.integers(len(content)))
-    if kind == "cut":
-        content = content[:where]
-    elif kind == "zero":
-        content[where : where + 40] = bytes(len(content[where : where + 40]))
-    else:
-        for i in rng.integers(348 if kind == "header" and not packed else len(content), size=8):
-            content[i] ^= 1 << rng.integers(8)
-    path.write_bytes(content if packed else gzip.compress(bytes(content)))
+    content = path.read_bytes() if packed else gzip.decompress(path.read_bytes())
+    content = damaged(content, kind, rng, flips_within=348 if kind == "header" and not packed else None)
+    path.write_bytes(content if packed else gzip.compress(content))
     with contextlib.suppress(VolumeError):
         Volume(path).read(np.int16)
 

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .._version import __version__
-from ..case import Case
+from ..case import HU_RANGE, Case
 from ..grid import Grid
 from ..labels import TUMOR
 from .ct import read_ct
@@ -34,7 +34,6 @@ from .workers import in_order
 
 __all__ = ["PrepareSummary", "prepare", "split_of"]
 
-HU_RANGE = (-1024, 3071)  # what 12 bits hold: air to dense bone
 REPORT = "report.csv"
 ABOUT = "CT with label maps, brought onto one grid by `guidegen prepare`; `provenance` says how each volume came."
 

@@ -58,9 +58,8 @@ class Canvas:
     @staticmethod
     def _lattice(rng: np.random.Generator, cell: float) -> np.ndarray:
         counts = [int(np.ceil(2 * reach / cell)) + 3 for reach in REACH]
-        return rng.standard_normal(counts, np.float32) * np.float32(
-            3.0
-        )  # a cubic B-spline in space keeps 1/9 of the variance
+        # a cubic B-spline in space keeps a ninth of the variance
+        return rng.standard_normal(counts, np.float32) * np.float32(3.0)
 
     def box(self, low: Sequence[float], high: Sequence[float]) -> Box:
         """The slices of the grid that hold everything from `low` to `high` (warped mm)."""

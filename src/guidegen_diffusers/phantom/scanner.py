@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..case import HU_RANGE
 from .canvas import Canvas
 from .patient import Patient
 from .tissues import Tissue, density, texture
 from .torso import IDS
 
 
-__all__ = ["HU_RANGE", "scan"]
+__all__ = ["scan"]
 
-HU_RANGE = (-1024, 3071)
 # tissues that the contrast medium and the patient shift together from case to case
 SOFT = [t for t in Tissue if Tissue.LIVER <= t <= Tissue.ESOPHAGUS and t is not Tissue.STOOL]
 

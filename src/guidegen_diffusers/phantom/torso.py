@@ -149,16 +149,14 @@ class Torso:
         # fat planes between the muscles: where a smooth field crosses zero
         seam = np.abs(planes) < 0.035 + 0.03 * np.interp(patient.years, (30, 90), (0, 1))
         tissue[wall & seam & (self.cavity > 1.1)] = Tissue.FAT
-        tissue[wall & (self.cavity > 1.3) & (planes > 0.75)] = (
-            Tissue.FAT
-        )  # between the shoulder's and the hip's muscles
+        between = wall & (self.cavity > 1.3) & (planes > 0.75)  # the shoulder's and the hip's muscles
+        tissue[between] = Tissue.FAT
         chest = canvas.z > self.diaphragm
         within = self.cavity < 0.97
         tissue[within] = Tissue.VISCERAL_FAT
         tissue[within & chest] = Tissue.MEDIASTINUM
         self._paint_soft_parts(inside, skin)
-        self.back = float((middle - outer[1]).min())
-        self.table = self._paint_table(inside)
+        self._paint_table(inside, back=float((middle - outer[1]).min()))
 
     def _paint_soft_parts(self, inside: np.ndarray, skin: np.ndarray) -> None:
         canvas, patient = self.canvas, self.patient
@@ -196,15 +194,13 @@ class Torso:
         self.canvas.paint(box, (d < 1 - 3.2 / float(np.min(radii))) & outside, tissue=Tissue.FAT)
         self.canvas.paint(box, (d < 0.66) & (skin[box] > 0.9), tissue=tissue)
 
-    def _paint_table(self, inside: np.ndarray) -> float:
+    def _paint_table(self, inside: np.ndarray, back: float) -> None:
         """The couch: a shallow trough under the back."""
         x, y, _ = self.canvas.axes
-        top = self.back - 2.0
-        trough = top + x**2 / 2200.0
+        trough = back - 2.0 + x**2 / 2200.0
         shell = (y[None] < trough[:, None]) & (y[None] > trough[:, None] - max(6.0, self.canvas.spacing))
         shell &= np.abs(x)[:, None] < 205
         self.canvas.tissue[(shell[:, :, None] & ~inside) & (self.canvas.tissue == Tissue.AIR)] = Tissue.TABLE
-        return top
 
     # ---------------------------------------------------------------------------------------------------- skeleton
 
@@ -253,7 +249,6 @@ class Torso:
         canvas.paint(box, canal & (level > -2) & bottom, tissue=Tissue.CANAL)
         canvas.paint(box, bone, IDS["vertebrae"], Tissue.CORTICAL)
         canvas.paint(box, bone & (core | (~(body < 1) & arch)), tissue=Tissue.TRABECULAR)
-        self.canal = box, canal
 
     def _paint_ribs(self, rng: np.random.Generator) -> None:
         canvas, build = self.canvas, self.patient.build
