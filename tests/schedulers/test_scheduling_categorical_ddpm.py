@@ -203,6 +203,37 @@ def test_kl_at_the_last_step_and_the_auxiliary_loss_are_cross_entropy():
         torch.testing.assert_close(torch.autograd.grad(loss.sum(), logits)[0], gradient)
 
 
+def test_class_weights_weigh_the_loss_and_shift_the_logits_by_their_logarithm():
+    scheduler = CategoricalDDPMScheduler(num_classes=4)
+    logits = torch.randn(2, 4, *SHAPE, dtype=torch.float64, requires_grad=True)
+    x_0, x_t = scheduler.sample_noise((2, *SHAPE)), scheduler.sample_noise((2, *SHAPE))
+    weights = torch.tensor([1.0, 0.5, 2.0, 10.0], dtype=torch.float64)
+    shifted = logits + weights.log()[:, None, None, None]
+    expected = F.cross_entropy(shifted, x_0.long(), weights, reduction="none")
+    loss = scheduler.cross_entropy(logits, x_0, x_t, torch.tensor([700, 20]), weights)
+    torch.testing.assert_close(loss, expected)
+    gradients = [torch.autograd.grad(x.sum(), logits)[0] for x in (loss, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_with_class_weights_the_loss_is_still_least_at_the_probabilities_of_the_data():
+    """One voxel in ten is of a class that counts ten times: logits that fit tell one in ten, not one in two."""
+    scheduler = CategoricalDDPMScheduler(num_classes=2)
+    x_0 = (torch.arange(1000) % 10 == 0).byte().view(1, 10, 10, 10)
+    rare = torch.tensor([[0.0, 0.0]], requires_grad=True)
+    optimizer = torch.optim.LBFGS([rare], max_iter=50)
+
+    def loss():
+        optimizer.zero_grad()
+        logits = rare[..., None, None, None].expand(1, 2, 10, 10, 10)
+        value = scheduler.cross_entropy(logits, x_0, x_0, torch.tensor([5]), torch.tensor([1.0, 10.0])).mean()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert abs(rare.softmax(1)[0, 1].item() - 0.1) < 1e-3
+
+
 def test_each_item_of_a_batch_has_its_own_time():
     scheduler = CategoricalDDPMScheduler()
     logits = torch.randn(3, 21, *SHAPE)
@@ -403,6 +434,12 @@ def test_it_has_the_face_of_a_diffusers_scheduler():
         (lambda s: s.posterior(torch.zeros(1, 20, 2, 2, 2), 5, torch.zeros(1, 2, 2, 2).byte(), 4), "21"),
         (lambda s: s.posterior(torch.zeros(1, 21, 2, 2, 2), 5, torch.zeros(1, 2, 2, 3).byte(), 4), "(1, 2, 2, 3)"),
         (lambda s: s.posterior(torch.zeros(1, 21, 2, 2, 2), 5, torch.zeros(1, 2, 2, 2).byte(), 5), "s < t"),
+        (
+            lambda s: s.cross_entropy(
+                torch.zeros(1, 21, 1, 1, 1), *[torch.zeros(1, 1, 1, 1).byte()] * 2, torch.tensor([5]), torch.zeros(21)
+            ),
+            "above 0",
+        ),
         (lambda s: s.sample_noise((2, 3, 3, 3), [torch.Generator()]), "list of 1"),
         (lambda s: CategoricalDDPMScheduler(num_classes=300), "uint8"),
         (lambda s: CategoricalDDPMScheduler(prediction_type="epsilon"), "leave_one_out"),

@@ -125,11 +125,12 @@ class _PosteriorKL(torch.autograd.Function):
 
         dKL/dlogit_k = f_k (1 - (a h_k + w sum_i h_i) / Z_k)
 
-    `kernels` holds one kernel an item; where `clean` holds, it is -log f_c, the KL of the step to s = 0.
+    `kernels` holds one kernel an item; where `clean` holds, it is -log f_c, the KL of the step to s = 0, with the
+    weight of class c where there are `weights` (N,), and their logarithms added to the logits.
     """
 
     @staticmethod
-    def forward(ctx, logits, original, noisy, kernels, clean):
+    def forward(ctx, logits, original, noisy, kernels, clean, weights=None):
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         out = torch.empty(original.shape, dtype=dtype, device=logits.device)
         grad = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
@@ -138,10 +139,12 @@ class _PosteriorKL(torch.autograd.Function):
                 c, j = original[b, block].long(), noisy[b, block].long()
                 x = _logits_block(logits[b], block, j, kernel)
                 if clean[b]:
-                    log_f = x.log_softmax(0)
-                    out[b, block] = -log_f.gather(0, c[None])[0]
+                    log_f = (x if weights is None else x + weights.log()[:, None]).log_softmax(0)
+                    weight = 1.0 if weights is None else weights[c]
+                    out[b, block] = -log_f.gather(0, c[None])[0] * weight
                     if grad is not None:
-                        grad[b, :, block] = log_f.exp_().scatter_add_(0, c[None], -torch.ones_like(log_f[:1]))
+                        g = log_f.exp_().scatter_add_(0, c[None], -torch.ones_like(log_f[:1]))
+                        grad[b, :, block] = g.mul_(weight)
                     continue
                 f = x.softmax(0)
                 q = kernel.mixture(f, j)
@@ -166,7 +169,7 @@ class _PosteriorKL(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
         (grad,) = ctx.saved_tensors
-        return grad.mul_(grad_output[:, None]), None, None, None, None  # in place: a second backward pass raises
+        return grad.mul_(grad_output[:, None]), None, None, None, None, None  # in place: a second backward pass raises
 
 
 def _by_case(kernel: _ReverseKernel, same: torch.Tensor, num_classes: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -382,18 +385,30 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         original_samples: torch.Tensor,
         noisy_samples: torch.Tensor,
         timesteps: torch.Tensor,
+        class_weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The auxiliary loss -log p(x_0 | x_t) in nats a voxel, `(B, X, Y, Z)`."""
-        pairs = [(t, 0) for t in timesteps.tolist()]
-        return self._loss(model_output, original_samples, noisy_samples, pairs, clean=[True] * len(pairs))
+        """The auxiliary loss -log p(x_0 | x_t) in nats a voxel, `(B, X, Y, Z)`.
 
-    def _loss(self, logits, original, noisy, pairs, clean) -> torch.Tensor:
+        With `class_weights` (N,) a voxel of class c counts w_c times, and log w_k is added to each logit inside the
+        loss: rare classes are heard, and the network's probabilities stay those of the data.
+        """
+        pairs = [(t, 0) for t in timesteps.tolist()]
+        if class_weights is not None:
+            if class_weights.shape != (self.config.num_classes,) or not (class_weights > 0).all():
+                raise ValueError(
+                    f"class_weights: got {class_weights}, expected {self.config.num_classes} numbers above 0."
+                )
+            class_weights = class_weights.to(model_output.device)
+        clean = [True] * len(pairs)
+        return self._loss(model_output, original_samples, noisy_samples, pairs, clean, class_weights)
+
+    def _loss(self, logits, original, noisy, pairs, clean, weights=None) -> torch.Tensor:
         self._check(logits, noisy)
         self._check(logits, original)
         if len(pairs) != len(logits):
             raise ValueError(f"timesteps: got {len(pairs)}, expected one for each of the {len(logits)} items.")
         kernels = [self._kernel(t, s) for t, s in pairs]
-        loss = _PosteriorKL.apply(logits.flatten(2), original.flatten(1), noisy.flatten(1), kernels, clean)
+        loss = _PosteriorKL.apply(logits.flatten(2), original.flatten(1), noisy.flatten(1), kernels, clean, weights)
         return loss.view(original.shape)
 
     def _kernel(self, t: int, s: int) -> _ReverseKernel:
