@@ -222,6 +222,8 @@ def main() -> None:
     )
     set_seed(args.seed)
     config = load_config(args.config)["text_encoder"]
+    if config is None:
+        raise SystemExit(f"--config: {args.config} names no encoder to train, it takes one of the Hub as it is.")
     folder = args.output_dir / "tokenizer"
     if accelerator.is_main_process and not folder.exists():
         args.output_dir.mkdir(parents=True, exist_ok=True)
