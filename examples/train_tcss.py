@@ -111,11 +111,22 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if sum(value is not None for value in (args.train_data_dir, args.dataset_name, args.phantom)) != 1:
         parser.error("expected one of --train_data_dir, --dataset_name and --phantom.")
+    if args.phantom is not None and args.phantom < 1:
+        parser.error(f"--phantom: got {args.phantom}, expected 1 or more.")
     if args.text_encoder is None and args.pretrained_model_name_or_path is None:
         parser.error("--text_encoder: expected a trained encoder (train_text_encoder.py) or one of the Hub.")
     if not args.kl_weight and not args.cross_entropy_weight:
         parser.error("--kl_weight, --cross_entropy_weight: both are 0, expected a loss.")
     return args
+
+
+@contextlib.contextmanager
+def opening(option: str, value, expected: str):
+    """What cannot be opened is told in one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{option}: got {value}, expected {expected} ({' '.join(str(error).split())}).") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- data
@@ -130,11 +141,13 @@ class Cases(Dataset):
             self.phantom, self.count = TorsoPhantom(size, spacing), args.phantom
             self.name = f"phantom-{args.phantom}-{'x'.join(map(str, size))}-{spacing:g}mm"
             return
-        folder = args.train_data_dir or snapshot_download(args.dataset_name, repo_type="dataset")
-        if split == "validation" and not Path(folder, split).is_dir():
-            logger.warning(f"{folder} has no validation split; training cases are looked at instead.")
-            split = "train"
-        self.cases = CaseDataset(folder, split)
+        option = "--train_data_dir" if args.train_data_dir else "--dataset_name"
+        with opening(option, args.train_data_dir or args.dataset_name, "a data set as `guidegen prepare` writes it"):
+            folder = args.train_data_dir or snapshot_download(args.dataset_name, repo_type="dataset")
+            if split == "validation" and not Path(folder, split).is_dir():
+                logger.warning(f"{folder} has no validation split; training cases are looked at instead.")
+                split = "train"
+            self.cases = CaseDataset(folder, split)
         self.count, self.name = len(self.cases), f"{Path(folder).resolve().name}-{split}"
         shape, edges = tuple(self.cases.rows[0]["shape"]), self.cases.rows[0]["spacing"]
         if shape != size or any(abs(edge - spacing) > 1e-3 for edge in edges):
@@ -227,8 +240,9 @@ def mix(*numbers: int) -> int:
 def load_text_encoder(source: str, width: int):
     """Tokenizer and encoder, from the folders of a pipeline or from one folder for both."""
     nested = Path(source, "text_encoder").is_dir()
-    tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer" if nested else "")
-    encoder = AutoModel.from_pretrained(source, subfolder="text_encoder" if nested else "", use_safetensors=True)
+    with opening("--text_encoder", source, "a folder of train_text_encoder.py, a pipeline or an encoder of the Hub"):
+        tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer" if nested else "")
+        encoder = AutoModel.from_pretrained(source, subfolder="text_encoder" if nested else "", use_safetensors=True)
     if encoder.config.hidden_size != width:
         raise SystemExit(
             f"--text_encoder: its states are {encoder.config.hidden_size} wide, the mask network expects {width}."
@@ -247,6 +261,14 @@ def draw_timesteps(count: int, total: int, high_noise_share: float, draw: torch.
     """Uniform on 1..T, T included; a share of them on the upper half alone."""
     low = torch.where(torch.rand(count, generator=draw) < high_noise_share, total // 2, 0)
     return low + 1 + (torch.rand(count, generator=draw) * (total - low)).long()
+
+
+def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
+    if not all(value.isfinite().all() for value in values):
+        raise FloatingPointError(
+            f"{STAGE}: {what} not finite at step {step}, batch {batch}; resume from the last checkpoint with a lower "
+            "learning rate, or in bf16."
+        )
 
 
 def tcss_loss(logits, labels, noisy, t, scheduler, args) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -271,7 +293,7 @@ def averaged(network: torch.nn.Module, average: EMAModel | None):
     if average is not None:
         average.store(network.parameters())
         average.copy_to(network.parameters())
-    yield network
+    yield
     if average is not None:
         average.restore(network.parameters())
     network.train()
@@ -353,6 +375,11 @@ def find_checkpoint(args: argparse.Namespace) -> tuple[Path | None, dict]:
     path = Path(args.resume_from_checkpoint) if args.resume_from_checkpoint else None
     if args.resume_from_checkpoint == "latest":
         path = next(reversed(checkpoints(args.output_dir)), None)
+    if path is None and (there := checkpoints(args.output_dir)):  # a new run's would be pruned as the oldest
+        raise SystemExit(
+            f"--output_dir: {args.output_dir} holds {there[-1].name} of an earlier run; go on from it with "
+            "--resume_from_checkpoint latest, or choose another folder."
+        )
     if path is None:
         return None, {"stage": STAGE, "config": args.config, "step": 0, "seconds": 0.0}
     if not (path / "stage.json").is_file():
@@ -381,6 +408,8 @@ def save_pipeline(pipe: GuideGenPipeline, args: argparse.Namespace, record: dict
 
 
 def train(args: argparse.Namespace) -> None:
+    with opening("--output_dir", args.output_dir, "a folder, or a place for one"):
+        args.output_dir.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
@@ -389,7 +418,6 @@ def train(args: argparse.Namespace) -> None:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],  # the others wait for the cache
     )
     set_seed(args.seed)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     path, record = find_checkpoint(args)
 
     # 1. Networks
@@ -397,8 +425,9 @@ def train(args: argparse.Namespace) -> None:
     limit, spacing = config["max_sequence_length"], float(config["spacing"])
     source = args.pretrained_model_name_or_path
     if source:
-        unet = CategoricalUNet3DConditionModel.from_pretrained(source, subfolder="mask_unet")
-        scheduler = CategoricalDDPMScheduler.from_pretrained(source, subfolder="mask_scheduler")
+        with opening("--pretrained_model_name_or_path", source, "a pipeline with a mask network"):
+            unet = CategoricalUNet3DConditionModel.from_pretrained(source, subfolder="mask_unet")
+            scheduler = CategoricalDDPMScheduler.from_pretrained(source, subfolder="mask_scheduler")
     else:
         unet = CategoricalUNet3DConditionModel.from_config(config["mask_unet"])
         scheduler = CategoricalDDPMScheduler.from_config(config["mask_scheduler"])
@@ -439,6 +468,9 @@ def train(args: argparse.Namespace) -> None:
     # 4. Where a stopped run goes on
     if path is not None:
         accelerator.load_state(str(path))
+        inner = schedule.scheduler  # the checkpoint brought its learning rate; the argument's counts
+        inner.base_lrs = [args.learning_rate]
+        optimizer.param_groups[0]["lr"] = args.learning_rate * inner.lr_lambdas[0](inner.last_epoch)
         logger.info(f"resumed from {path}")
     step, before, started = record["step"], record["seconds"], time.monotonic()
     first = step * args.gradient_accumulation_steps
@@ -447,7 +479,17 @@ def train(args: argparse.Namespace) -> None:
     if args.report_to:
         accelerator.init_trackers(STAGE, {key: str(value) for key, value in vars(args).items()})
 
+    pipe = GuideGenPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        mask_unet=accelerator.unwrap_model(unet),
+        mask_scheduler=scheduler,
+        spacing=spacing,
+        max_sequence_length=limit,
+    )
+
     # 5. The loop
+    logs = {}
     bar = tqdm(total=args.max_train_steps, initial=step, desc=STAGE, disable=not accelerator.is_main_process)
     for micro_step, batch in enumerate(loader, start=first):
         if step >= args.max_train_steps:
@@ -461,11 +503,7 @@ def train(args: argparse.Namespace) -> None:
         with accelerator.accumulate(unet):
             logits = unet(noisy, t.to(clean.device), text, mask, return_dict=False)[0]
             loss, parts = tcss_loss(logits, clean, noisy, t, scheduler, args)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"{STAGE}: the loss is {loss.item()} at step {step}, batch {micro_step}, t {t.tolist()}; resume "
-                    "from the last checkpoint with a lower learning rate, or in bf16."
-                )
+            refuse_non_finite(f"the loss at t {t.tolist()} is {loss.item()},", [loss], step, micro_step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(unet.parameters(), args.max_grad_norm)
@@ -485,32 +523,31 @@ def train(args: argparse.Namespace) -> None:
             accelerator.log(logs, step=step)
         finished = step == args.max_train_steps
         if step % args.checkpointing_steps == 0 or finished:
+            refuse_non_finite("the weights are", unet.parameters(), step, micro_step)
             save_checkpoint(accelerator, args, record)
-        if step % args.validation_steps == 0 or finished:
-            if accelerator.is_main_process:
-                with averaged(accelerator.unwrap_model(unet), average) as rested, accelerator.autocast():
-                    pipe = GuideGenPipeline(
-                        tokenizer=tokenizer,
-                        text_encoder=text_encoder,
-                        mask_unet=rested,
-                        mask_scheduler=scheduler,
-                        spacing=spacing,
-                        max_sequence_length=limit,
-                    )
-                    scores = validate(pipe, held_out, args, step)
-                    made = {"processes": accelerator.num_processes, "hardware": hardware(accelerator)}
-                    save_pipeline(pipe, args, record | made | {"scores": scores})
-                figures = ", ".join(f"{key} {value:.3g}" for key, value in (logs | scores).items())
-                tqdm.write(f"step {step}: {figures}")
-                if args.report_to:
-                    accelerator.log(scores, step=step)
-            accelerator.wait_for_everyone()
+        if step % args.validation_steps == 0 and not finished:
+            look(accelerator, pipe, average, held_out, args, record, logs)
 
-    # 6. What was made
+    # 6. What was made, also where the last step was done by a run that was killed before this
+    look(accelerator, pipe, average, held_out, args, record, logs)
     if accelerator.is_main_process and args.push_to_hub:
-        pipe = GuideGenPipeline.from_pretrained(args.output_dir / "pipeline")
-        pipe.push_to_hub(args.hub_model_id or args.output_dir.name)
+        made = GuideGenPipeline.from_pretrained(args.output_dir / "pipeline")
+        made.push_to_hub(args.hub_model_id or args.output_dir.name)
     accelerator.end_training()
+
+
+def look(accelerator, pipe, average, held_out: Cases, args: argparse.Namespace, record: dict, logs: dict) -> None:
+    """Score the network as it is now, and leave it as a pipeline."""
+    if accelerator.is_main_process:
+        with averaged(pipe.mask_unet, average), accelerator.autocast():
+            scores = validate(pipe, held_out, args, record["step"])
+            made = {"processes": accelerator.num_processes, "hardware": hardware(accelerator)}
+            save_pipeline(pipe, args, record | made | {"scores": scores})
+        figures = ", ".join(f"{key} {value:.3g}" for key, value in (logs | scores).items())
+        tqdm.write(f"step {record['step']}: {figures}")
+        if args.report_to:
+            accelerator.log(scores, step=record["step"])
+    accelerator.wait_for_everyone()
 
 
 def hardware(accelerator: Accelerator) -> str:

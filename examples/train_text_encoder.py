@@ -185,6 +185,11 @@ def find_checkpoint(args: argparse.Namespace) -> tuple[Path | None, dict]:
     path = Path(args.resume_from_checkpoint) if args.resume_from_checkpoint else None
     if args.resume_from_checkpoint == "latest":
         path = next(reversed(checkpoints(args.output_dir)), None)
+    if path is None and (there := checkpoints(args.output_dir)):  # a new run's would be pruned as the oldest
+        raise SystemExit(
+            f"--output_dir: {args.output_dir} holds {there[-1].name} of an earlier run; go on from it with "
+            "--resume_from_checkpoint latest, or choose another folder."
+        )
     if path is None:
         return None, {"stage": STAGE, "config": args.config, "step": 0, "seconds": 0.0}
     if not (path / "stage.json").is_file():
@@ -242,6 +247,9 @@ def main() -> None:
     path, record = find_checkpoint(args)
     if path is not None:
         accelerator.load_state(str(path))
+        inner = schedule.scheduler  # the checkpoint brought its learning rate; the argument's counts
+        inner.base_lrs = [args.learning_rate]
+        optimizer.param_groups[0]["lr"] = args.learning_rate * inner.lr_lambdas[0](inner.last_epoch)
         logger.info(f"resumed from {path}")
     step, before, started = record["step"], record["seconds"], time.monotonic()
     if args.report_to:
@@ -278,14 +286,20 @@ def main() -> None:
         finished = step == args.max_train_steps
         if step % args.checkpointing_steps == 0 or finished:
             save_checkpoint(accelerator, args, record)
-        if step % args.validation_steps == 0 or finished:
-            scores = validate(accelerator.unwrap_model(model), tokenizer, args, accelerator.device)
-            if accelerator.is_main_process:
-                tqdm.write(f"step {step}: " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
-            if accelerator.is_main_process:
-                save_encoder(accelerator.unwrap_model(model).bert.bert, args, record | {"scores": scores})
-            accelerator.wait_for_everyone()
+        if step % args.validation_steps == 0 and not finished:
+            look(accelerator, model, tokenizer, args, record)
+    look(accelerator, model, tokenizer, args, record)  # also where a run was killed between its last step and this
     accelerator.end_training()
+
+
+def look(accelerator: Accelerator, model: nn.Module, tokenizer, args: argparse.Namespace, record: dict) -> None:
+    """Score the encoder as it is now, and leave it."""
+    if accelerator.is_main_process:
+        reader = accelerator.unwrap_model(model)
+        scores = validate(reader, tokenizer, args, accelerator.device)
+        tqdm.write(f"step {record['step']}: " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items()))
+        save_encoder(reader.bert.bert, args, record | {"scores": scores})
+    accelerator.wait_for_everyone()
 
 
 if __name__ == "__main__":
