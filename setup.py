@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"": "src"},
     packages=find_packages("src"),
-    package_data={"guidegen_diffusers": ["py.typed", "configs/*.json"]},
+    package_data={"guidegen_diffusers": ["py.typed", "configs/*.json", "checkpoints/*/*", "checkpoints/*/*/*"]},
     install_requires=[
         "torch>=2.6,!=2.9.*",  # 2.9 has slow and wrong 3-D convolutions
         "diffusers>=0.42.1",

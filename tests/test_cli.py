@@ -14,7 +14,8 @@ FEW = ["--steps", "2", "--mask-steps", "3"]
 
 
 def generate(*arguments):
-    return CliRunner().invoke(app, ["generate", *map(str, arguments)])
+    model = [] if "--model" in arguments else ["--model", "tiny"]
+    return CliRunner().invoke(app, ["generate", *model, *map(str, arguments)])
 
 
 def test_a_sentence_becomes_four_files(tmp_path):
@@ -40,7 +41,7 @@ def test_cases_depend_on_the_seed_alone(tmp_path):
 
 
 def test_a_label_map_can_be_made_alone_and_painted_later(tmp_path):
-    assert generate("A", "--output", tmp_path / "mask", "--only-mask", *FEW).exit_code == 0
+    assert generate("A", "--output", tmp_path / "mask", "--only", "mask", *FEW).exit_code == 0
     assert not (tmp_path / "mask" / "ct.nii.gz").exists()
     mask = tmp_path / "mask" / "labels.nii.gz"
     assert generate("A", "--output", tmp_path / "pair", "--mask", mask, *FEW).exit_code == 0
@@ -61,6 +62,7 @@ def test_a_saved_pipeline_is_a_model(tiny, tmp_path):
         (["--steps", "0"], "num_inference_steps: got 0"),
         (["--model", "a/b/c"], "a/b/c"),
         (["--mask", "nowhere.nii.gz"], "nowhere.nii.gz: no such file"),
+        (["--model", "torso-7mm"], "torso-7mm"),
         (["--device", "nothing"], "nothing"),
         (["--device", "cuda:77"], "cuda"),
     ],
@@ -108,14 +110,29 @@ def test_parse_reads_any_bytes_from_the_standard_input(content):
     assert json.loads(result.output)["sites"]
 
 
+def test_what_was_understood_is_said_before_the_work_and_kept_with_the_case(tmp_path):
+    result = generate("62M, NSCLC of the RUL, T2aN1M0", "--output", tmp_path / "case", "--only", "mask", *FEW)
+    said = result.stdout.splitlines()[0].removeprefix("understood: ")
+    assert "right upper" in said
+    assert Case.load(tmp_path / "case").prompt == said
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_networks_run_in_half_precision(tiny, tmp_path, dtype):
+    tiny.save_pretrained(tmp_path / "model")
+    result = generate("A", "--output", tmp_path / "case", "--model", tmp_path / "model", "--dtype", dtype, *FEW)
+    assert result.exit_code == 0, result.output
+    assert Case.load(tmp_path / "case").ct.dtype == np.int16
+
+
 def test_a_patient_is_drawn_where_no_prompt_is_given(tmp_path):
-    result = generate("--output", tmp_path / "case", "--only-mask", *FEW)
+    result = generate("--output", tmp_path / "case", "--only", "mask", *FEW)
     assert result.exit_code == 0, result.output
     assert None not in [v for k, v in Case.load(tmp_path / "case").attributes.items() if k in ("sex", "age", "race")]
 
 
 def test_a_raw_prompt_is_saved_as_it_is(tmp_path):
-    generate("my text", "--output", tmp_path / "case", "--raw-prompt", "--only-mask", *FEW)
+    generate("my text", "--output", tmp_path / "case", "--raw-prompt", "--only", "mask", *FEW)
     assert Case.load(tmp_path / "case").prompt == "my text"
 
 

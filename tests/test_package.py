@@ -16,7 +16,7 @@ SOURCE = Path(guidegen_diffusers.__file__).parent
 ROOT = Path(__file__).parents[1]
 # Who may import whom: a module sees those of earlier floors, and its own.
 FLOORS = [
-    {"labels", "prompts", "configs", "text_encoder", "_registration", "_version"},
+    {"labels", "prompts", "configs", "checkpoints", "text_encoder", "_registration", "_version"},
     {"grid", "preview"},
     {"case", "tumor_sites"},
     {"schedulers", "models", "phantom"},

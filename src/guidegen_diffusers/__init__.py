@@ -4,6 +4,7 @@ from . import labels
 from ._registration import register
 from ._version import __version__
 from .case import Case
+from .checkpoints import available_checkpoints, bundled_checkpoint
 from .configs import available_configs, load_config
 from .data import CaseDataset
 from .grid import Grid
@@ -39,7 +40,9 @@ __all__ = [
     "VQModel3D",
     "VectorQuantizer3D",
     "__version__",
+    "available_checkpoints",
     "available_configs",
+    "bundled_checkpoint",
     "codebook_use",
     "find_site",
     "labels",

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -37,56 +37,74 @@ def _one_line_errors() -> Iterator[None]:
 def generate(
     output: Annotated[Path, typer.Option(help="Folder of the case; with --num, of one folder a case.")],
     prompt: Annotated[str, typer.Argument(help="The clinical sentence; without one, a patient is drawn.")] = "",
-    model: Annotated[str, typer.Option(help="A folder, a Hub id, or a shipped (untrained) configuration.")] = "tiny",
+    model: Annotated[str, typer.Option(help="A bundled pipeline, a folder or a Hub id.")] = "torso-6mm",
     num: Annotated[int, typer.Option(min=1, help="How many cases to draw.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Case i is drawn from seed + i.")] = 0,
-    steps: Annotated[int, typer.Option(help="Steps of the CT stage.")] = 50,
-    mask_steps: Annotated[int, typer.Option(help="Steps of the mask stage.")] = 100,
-    guidance: Annotated[float, typer.Option(help="Guidance of the CT stage.")] = 2.5,
-    mask_guidance: Annotated[float, typer.Option(help="Guidance of the mask stage.")] = 2.0,
+    steps: Annotated[int | None, typer.Option(help="Steps of the CT stage.")] = None,
+    mask_steps: Annotated[int | None, typer.Option(help="Steps of the mask stage.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance of the CT stage.")] = None,
+    mask_guidance: Annotated[float | None, typer.Option(help="Guidance of the mask stage.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A label map (NIfTI) to paint a CT on.")] = None,
-    only_mask: Annotated[bool, typer.Option("--only-mask", help="Stop after the label map.")] = False,
+    only: Annotated[Literal["mask"] | None, typer.Option(help="mask: stop after the label map.")] = None,
     raw_prompt: Annotated[bool, typer.Option("--raw-prompt", help="Send the text as it is.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace cases that exist.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of the networks.")] = "fp32",
 ) -> None:
     """Draw cases from a sentence: CT and label map as NIfTI, a picture and a record of how they were made."""
     import torch
 
     from .case import Case
-    from .configs import available_configs
-    from .pipelines import GuideGenPipeline
 
     folders = [output] if num == 1 else [output / f"case_{i:03d}" for i in range(num)]
+    settings = {
+        "num_inference_steps": steps,
+        "mask_num_inference_steps": mask_steps,
+        "guidance_scale": guidance,
+        "mask_guidance_scale": mask_guidance,
+    }
+    settings = {name: value for name, value in settings.items() if value is not None}
     with _one_line_errors():
         for folder in folders:
             Case.check_free(folder, overwrite)
-        if model in available_configs() and not os.path.isdir(model):
-            torch.manual_seed(0)
-            pipe = GuideGenPipeline.from_config(model)
-            typer.secho(
-                f"{model}: random weights, made to show the way; the volumes are noise.", fg="yellow", err=True
-            )
-        else:
-            pipe = GuideGenPipeline.from_pretrained(model)
-        pipe = _to(pipe, device)
+        pipe = _load(model, {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype], device)
         for i, folder in enumerate(folders):
+            generator = torch.Generator().manual_seed(seed + i)
+            if mask is None and not raw_prompt:
+                typer.echo(f"understood: {pipe.read_prompts([prompt], generator)[0].render()}")
             result = pipe(
                 prompt,
                 mask=mask,
-                output="mask" if only_mask else "pair",
-                num_inference_steps=steps,
-                mask_num_inference_steps=mask_steps,
-                guidance_scale=guidance,
-                mask_guidance_scale=mask_guidance,
+                output=only or "pair",
                 raw_prompt=raw_prompt,
-                generator=torch.Generator().manual_seed(seed + i),
+                generator=generator,
+                **settings,
             )
             case = result.cases[0]
-            if case.prompt != prompt:
-                typer.echo(f"understood: {case.prompt}")
             case.save(folder, overwrite=overwrite)
             typer.echo(f"{folder}: " + ", ".join(sorted(f.name for f in folder.iterdir())))
+
+
+def _load(model: str, dtype, device: str):
+    """The pipeline of a folder, a bundled name or a Hub id, or an untrained one of a shipped configuration."""
+    import torch
+
+    from .checkpoints import available_checkpoints, bundled_checkpoint
+    from .configs import available_configs
+    from .pipelines import GuideGenPipeline
+
+    if os.path.isdir(model) or model not in {*available_checkpoints(), *available_configs()}:
+        pipe = GuideGenPipeline.from_pretrained(model, dtype=dtype)
+    elif model in available_checkpoints():
+        pipe = GuideGenPipeline.from_pretrained(bundled_checkpoint(model), dtype=dtype)
+    else:
+        torch.manual_seed(0)
+        pipe = GuideGenPipeline.from_config(model).to(dtype)
+        typer.secho(f"{model}: random weights, made to show the way; the volumes are noise.", fg="yellow", err=True)
+    try:
+        return pipe.to(device)
+    except (AssertionError, NotImplementedError) as error:  # how torch says that it was built without the device
+        raise RuntimeError(f"--device {device}: {error}") from error
 
 
 @app.command()
@@ -171,13 +189,6 @@ def prepare(
             overwrite=overwrite,
         )
     typer.echo(f"{output}: {summary}; report.csv has a line for each")
-
-
-def _to(pipe, device: str):
-    try:
-        return pipe.to(device)
-    except (AssertionError, NotImplementedError) as error:  # how torch says that it was built without the device
-        raise RuntimeError(f"--device {device}: {error}") from error
 
 
 if __name__ == "__main__":
