@@ -20,7 +20,7 @@ FLOORS = [
     {"grid", "preview"},
     {"case", "tumor_sites"},
     {"schedulers", "models", "phantom"},
-    {"data"},
+    {"data", "metrics"},
     {"pipelines"},
     {"cli"},
 ]
