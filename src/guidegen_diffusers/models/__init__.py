@@ -1,4 +1,5 @@
 from .contrast_rescaler import ContrastRescaler
+from .segmenter_3d import Segmenter3D, Segmenter3DOutput
 from .semantic_encoder import SemanticEncoder3D
 from .unet_3d_condition import (
     CategoricalUNet3DConditionModel,
@@ -14,6 +15,8 @@ __all__ = [
     "CategoricalUNet3DConditionModel",
     "ContrastRescaler",
     "LatentUNet3DConditionModel",
+    "Segmenter3D",
+    "Segmenter3DOutput",
     "SemanticEncoder3D",
     "UNet3DConditionModel",
     "UNet3DConditionOutput",

@@ -49,8 +49,8 @@ class VQModel3DOutput(BaseOutput):
     """
 
     sample: torch.Tensor
-    vq_loss: torch.Tensor
-    indices: torch.Tensor
+    vq_loss: torch.Tensor | None = None  # never None; accelerate rebuilds outputs from one dict of all fields
+    indices: torch.Tensor | None = None
 
 
 class ChannelNorm(nn.LayerNorm):
