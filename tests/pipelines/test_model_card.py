@@ -15,6 +15,13 @@ def test_the_card_describes_this_pipeline(tiny):
         assert fact in card.text
 
 
+def test_the_card_tells_of_the_training_where_it_is_known(tiny):
+    assert "for whoever trained them" in guidegen_model_card(tiny, "x")
+    card = guidegen_model_card(tiny, "x", "## Training\n\nOn phantoms.")
+    assert "On phantoms." in card
+    assert "for whoever trained them" not in card
+
+
 def test_a_pipeline_without_a_mask_network_has_a_card_too(tiny):
     tiny.mask_unet = tiny.mask_scheduler = None
     assert "voxels of 24 mm" in guidegen_model_card(tiny, "x")

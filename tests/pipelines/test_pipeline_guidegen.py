@@ -541,6 +541,14 @@ def test_a_variant_names_files_and_a_dtype_casts(tiny, tmp_path):
     assert result.ct.dtype == np.int16
 
 
+def test_weights_of_half_precision_are_loaded_in_full_unless_asked(tiny, tmp_path):
+    tiny.save_pretrained(tmp_path / "full")
+    GuideGenPipeline.from_pretrained(tmp_path / "full", dtype=torch.float16).save_pretrained(tmp_path / "half")
+    again = GuideGenPipeline.from_pretrained(tmp_path / "half")
+    networks = (again.text_encoder, again.mask_unet, again.vae, again.semantic_encoder, again.unet)
+    assert {network.dtype for network in networks} == {torch.float32}
+
+
 def test_only_safetensors_are_written(tiny, tmp_path):
     tiny.save_pretrained(tmp_path)
     weights = [f.name for f in tmp_path.rglob("*") if f.suffix in (".bin", ".pt", ".ckpt", ".safetensors")]

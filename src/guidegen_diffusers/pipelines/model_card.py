@@ -11,8 +11,8 @@ from ..labels import CLASSES
 __all__ = ["guidegen_model_card"]
 
 
-def guidegen_model_card(pipeline, repo_id: str) -> str:
-    """Markdown with the Hub's metadata on top."""
+def guidegen_model_card(pipeline, repo_id: str, training: str = "") -> str:
+    """Markdown with the Hub's metadata on top; `training` tells what the weights learned from, and how well."""
     data = ModelCardData(
         library_name="guidegen_diffusers",
         tags=["guidegen", "diffusers", "medical-imaging", "computed-tomography", "synthetic"],
@@ -31,6 +31,7 @@ def guidegen_model_card(pipeline, repo_id: str) -> str:
                 grid=_grid(pipeline),
                 components="\n".join(rows),
                 classes=", ".join(f"{c.id} {c.name}" for c in CLASSES),
+                training=training or _UNKNOWN,
             )
         )
     )
@@ -73,8 +74,14 @@ case.save("case")  # ct.nii.gz, labels.nii.gz, preview.png, case.json
 |---|---|---|
 {components}
 
+{training}
+
 ## Limits
 
-The volumes are synthetic: they show no patient and must not inform the care of one. What the weights were trained on,
-and how well, is for whoever trained them to state here; this card was written from the pipeline's configuration alone.
+The volumes are synthetic: they show no patient and must not inform the care of one.
 """
+
+_UNKNOWN = """## Training
+
+What the weights were trained on, and how well, is for whoever trained them to state here; this card was written from
+the pipeline's configuration alone."""

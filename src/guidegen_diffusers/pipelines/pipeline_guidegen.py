@@ -100,7 +100,7 @@ class GuideGenPipeline(StrictPipeline):
         semantic_encoder: SemanticEncoder3D | None = None,
         unet: LatentUNet3DConditionModel | None = None,
         scheduler: SchedulerMixin | None = None,
-        sample_size: tuple[int, int, int] | None = None,
+        sample_size: list[int] | tuple[int, int, int] | None = None,
         spacing: float = 3.0,
         max_sequence_length: int = 128,
     ):

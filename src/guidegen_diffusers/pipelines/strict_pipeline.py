@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import torch
 from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard, create_repo
 from huggingface_hub.errors import EntryNotFoundError
@@ -23,10 +24,12 @@ class StrictPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
-        """As in diffusers, from safetensors only."""
+        """As in diffusers, from safetensors only, and in float32 unless a `dtype` is given."""
         for component in cls._optional_components:
             folder = os.path.join(pretrained_model_name_or_path, component)
             refuse_pickles(folder, kwargs.get("use_safetensors"))
+        if not {"dtype", "torch_dtype"} & set(kwargs):
+            kwargs["dtype"] = torch.float32  # transformers alone would take what the file holds
         return super().from_pretrained(pretrained_model_name_or_path, **{**kwargs, "use_safetensors": True})
 
     def save_pretrained(

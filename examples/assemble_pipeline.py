@@ -1,0 +1,106 @@
+"""Join what the training scripts left into one pipeline, in half precision, with a card that tells how it was made.
+
+    python examples/assemble_pipeline.py --tcss out/tcss/pipeline --lfg out/lfg/pipeline --cae out/cae/pipeline \\
+        --text_encoder out/text-encoder --measured out/measured.json --output_dir out/torso-6mm
+
+The autoencoder comes with the LFG pipeline that was trained on its latents; `--cae` and `--text_encoder` add the
+records of their training to the card.
+"""
+
+import argparse
+import json
+import os
+import shutil
+from pathlib import Path
+
+import torch
+
+from guidegen_diffusers import GuideGenPipeline
+from guidegen_diffusers.pipelines.model_card import guidegen_model_card
+
+
+RECORDS = {"text_encoder": "training_text_encoder.json", "tcss": "training_tcss.json"}
+RECORDS |= {"cae": "training_cae.json", "lfg": "training_lfg.json"}
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Join trained stages into one pipeline.")
+    parser.add_argument("--tcss", type=Path, required=True, help="pipeline that train_tcss.py left")
+    parser.add_argument("--lfg", type=Path, required=True, help="pipeline that train_lfg.py left")
+    parser.add_argument("--cae", type=Path, required=True, help="pipeline that train_cae.py left")
+    parser.add_argument("--text_encoder", type=Path, help="folder that train_text_encoder.py left")
+    parser.add_argument("--measured", type=Path, help="figures of measure_pipeline.py")
+    parser.add_argument("--dtype", default="fp16", choices=DTYPES)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    return parser.parse_args()
+
+
+def card_section(records: dict[str, dict], measured: dict[str, str]) -> str:
+    """How each stage was trained, and what came out, as Markdown."""
+    lines = ["## Training", "", "| stage | steps x batch | hours | on | seed |", "|---|---|---|---|---|"]
+    for record in records.values():
+        given = record["arguments"]
+        batch = given["train_batch_size"] * given.get("gradient_accumulation_steps", 1) * record.get("processes", 1)
+        hours = f"{record['seconds'] / 3600:.1f}"
+        lines.append(
+            f"| {record['stage']} | {record['step']:,} x {batch} | {hours} | {record.get('hardware', '')} | "
+            f"{given['seed']} |"
+        )
+    phantoms = max(record["arguments"].get("phantom") or 0 for record in records.values())
+    if phantoms:
+        lines += [
+            "",
+            f"On procedural torsos (`TorsoPhantom`, training seeds 0 to {phantoms - 1:,}); no patient's data.",
+        ]
+    if measured:
+        lines += ["", "## Measured", "", "| figure | value |", "|---|---|"]
+        lines += [f"| {name} | {value} |" for name, value in measured.items()]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    args = parse_args()
+    stages = {name: getattr(args, name) for name in RECORDS if getattr(args, name) is not None}
+    records = {}
+    for name, folder in stages.items():
+        file = folder / RECORDS[name]
+        if not file.is_file():
+            raise SystemExit(f"--{name}: {folder} holds no {file.name}, expected what the training script left.")
+        records[name] = json.loads(file.read_text())
+    measured = json.loads(args.measured.read_text())["card"] if args.measured else {}
+
+    mask = GuideGenPipeline.from_pretrained(args.tcss, dtype=DTYPES[args.dtype])
+    image = GuideGenPipeline.from_pretrained(args.lfg, dtype=DTYPES[args.dtype])
+    encoders = (p.text_encoder.state_dict().values() for p in (mask, image))
+    if not all(torch.equal(a, b) for a, b in zip(*encoders, strict=True)):
+        raise SystemExit("--tcss, --lfg: were trained with different text encoders, expected the same.")
+    pipe = GuideGenPipeline(
+        tokenizer=mask.tokenizer,
+        text_encoder=mask.text_encoder,
+        mask_unet=mask.mask_unet,
+        mask_scheduler=mask.mask_scheduler,
+        vae=image.vae,
+        semantic_encoder=image.semantic_encoder,
+        unet=image.unet,
+        scheduler=image.scheduler,
+        sample_size=mask.sample_size,
+        spacing=mask.config.spacing,
+        max_sequence_length=mask.config.max_sequence_length,
+    )
+    name = args.output_dir.name
+    partial = args.output_dir.with_name(f".{name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    (partial / "README.md").write_text(guidegen_model_card(pipe, name, card_section(records, measured)))
+    pipe.save_pretrained(partial)
+    for stage, record in records.items():
+        (partial / RECORDS[stage]).write_text(json.dumps(record, indent=2) + "\n")
+    shutil.rmtree(args.output_dir, ignore_errors=True)
+    os.replace(partial, args.output_dir)
+    size = sum(f.stat().st_size for f in args.output_dir.rglob("*") if f.is_file())
+    print(f"{args.output_dir}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
