@@ -112,7 +112,20 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if sum(value is not None for value in (args.train_data_dir, args.dataset_name, args.phantom)) != 1:
         parser.error("expected one of --train_data_dir, --dataset_name and --phantom.")
+    if args.phantom is not None and args.phantom < 1:
+        parser.error(f"--phantom: got {args.phantom}, expected 1 or more.")
+    if args.num_validation_cases < 1:
+        parser.error(f"--num_validation_cases: got {args.num_validation_cases}, expected 1 or more.")
     return args
+
+
+@contextlib.contextmanager
+def opening(option: str, value, expected: str):
+    """What cannot be opened is told in one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{option}: got {value}, expected {expected} ({' '.join(str(error).split())}).") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- data
@@ -121,16 +134,20 @@ def parse_args() -> argparse.Namespace:
 class Crops(Dataset):
     """Random crops of CT in [-1, 1] and of their labels; the crop follows from the place in the run."""
 
-    def __init__(self, args: argparse.Namespace, size: tuple[int, ...], spacing: float, hu_scale: float, split: str):
-        self.phantom, self.split, self.hu_scale = None, split, hu_scale
+    def __init__(self, args: argparse.Namespace, size: tuple[int, ...], spacing: float, vae: VQModel3D, split: str):
+        self.phantom, self.split, self.hu_scale = None, split, vae.config.hu_scale
         if args.phantom is not None:
             self.phantom, self.count = TorsoPhantom(size, spacing), args.phantom
         else:
-            folder = args.train_data_dir or snapshot_download(args.dataset_name, repo_type="dataset")
-            if split == "validation" and not Path(folder, split).is_dir():
-                logger.warning(f"{folder} has no validation split; training cases are looked at instead.")
-                split = "train"
-            self.cases = CaseDataset(folder, split)
+            option = "--train_data_dir" if args.train_data_dir else "--dataset_name"
+            with opening(
+                option, args.train_data_dir or args.dataset_name, "a data set as `guidegen prepare` writes it"
+            ):
+                folder = args.train_data_dir or snapshot_download(args.dataset_name, repo_type="dataset")
+                if split == "validation" and not Path(folder, split).is_dir():
+                    logger.warning(f"{folder} has no validation split; training cases are looked at instead.")
+                    split = "train"
+                self.cases = CaseDataset(folder, split)
             self.count, size = len(self.cases), tuple(self.cases.rows[0]["shape"])
             edges = self.cases.rows[0]["spacing"]
             if any(abs(edge - spacing) > 1e-3 for edge in edges):
@@ -139,9 +156,14 @@ class Crops(Dataset):
                     "that spacing (`guidegen prepare --spacing`)."
                 )
         self.crop = tuple(args.crop_size or size)
-        factor = 2 ** (len(load_config(args.config)["vae"]["block_out_channels"]) - 1)
-        if any(side > n or side % factor for side, n in zip(self.crop, size, strict=True)):
-            raise SystemExit(f"--crop_size: got {self.crop}, expected multiples of {factor} within {size}.")
+        factor = vae.downscale_factor
+        least = 8 if args.discriminator_weight > 0 else factor  # the discriminators halve it three times
+        sides = list(zip(self.crop, size, strict=True))
+        if any(not least <= side <= n or side % factor or n % factor for side, n in sides):
+            raise SystemExit(
+                f"--crop_size: got {self.crop} of volumes of {size}, expected both in multiples of {factor}, the crop "
+                f"from {least} a side to the whole."
+            )
 
     def __len__(self) -> int:
         return self.count
@@ -237,7 +259,8 @@ class Perceptual(nn.Module):
 
     def __init__(self, name: str):
         super().__init__()
-        self.network = AutoModel.from_pretrained(name, use_safetensors=True).eval().requires_grad_(False)
+        with opening("--perceptual_network", name, "a folder or Hub id of an image model"):
+            self.network = AutoModel.from_pretrained(name, use_safetensors=True).eval().requires_grad_(False)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor, slices: tuple[int, list[int]]) -> torch.Tensor:
         axis, picked = slices
@@ -247,6 +270,14 @@ class Perceptual(nn.Module):
             states = self.network(pixel_values=frames, output_hidden_states=True).hidden_states
             features.append([F.normalize(state.flatten(2), dim=1) for state in states if state.ndim == 4])
         return sum((a - b).square().sum(1).mean() for a, b in zip(*features, strict=True))
+
+
+def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
+    if not all(value.isfinite().all() for value in values):
+        raise FloatingPointError(
+            f"{STAGE}: {what} not finite at step {step}, batch {batch}; resume from the last checkpoint with a lower "
+            "learning rate, or in bf16."
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- validation
@@ -259,7 +290,7 @@ def averaged(network: torch.nn.Module, average: EMAModel | None):
     if average is not None:
         average.store(network.parameters())
         average.copy_to(network.parameters())
-    yield network
+    yield
     if average is not None:
         average.restore(network.parameters())
     network.train()
@@ -330,6 +361,11 @@ def find_checkpoint(args: argparse.Namespace) -> tuple[Path | None, dict]:
     path = Path(args.resume_from_checkpoint) if args.resume_from_checkpoint else None
     if args.resume_from_checkpoint == "latest":
         path = next(reversed(checkpoints(args.output_dir)), None)
+    if path is None and (there := checkpoints(args.output_dir)):  # a new run's would be pruned as the oldest
+        raise SystemExit(
+            f"--output_dir: {args.output_dir} holds {there[-1].name} of an earlier run; go on from it with "
+            "--resume_from_checkpoint latest, or choose another folder."
+        )
     if path is None:
         return None, {"stage": STAGE, "config": args.config, "step": 0, "seconds": 0.0}
     if not (path / "stage.json").is_file():
@@ -358,6 +394,8 @@ def save_pipeline(pipe: GuideGenPipeline, args: argparse.Namespace, record: dict
 
 
 def train(args: argparse.Namespace) -> None:
+    with opening("--output_dir", args.output_dir, "a folder, or a place for one"):
+        args.output_dir.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
@@ -366,14 +404,14 @@ def train(args: argparse.Namespace) -> None:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],
     )
     set_seed(args.seed)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     path, record = find_checkpoint(args)
 
     # 1. Networks and data
     config = load_config(args.config)
     size, spacing = tuple(config["mask_unet"]["sample_size"]), float(config["spacing"])
     if args.pretrained_model_name_or_path:
-        vae = VQModel3D.from_pretrained(args.pretrained_model_name_or_path, subfolder="vae")
+        with opening("--pretrained_model_name_or_path", args.pretrained_model_name_or_path, "a pipeline with a vae"):
+            vae = VQModel3D.from_pretrained(args.pretrained_model_name_or_path, subfolder="vae")
     else:
         vae = VQModel3D.from_config(config["vae"])
     vae.train().to(memory_format=torch.channels_last_3d)
@@ -383,9 +421,9 @@ def train(args: argparse.Namespace) -> None:
         vae.enable_gradient_checkpointing()
     judges = Discriminators(args.discriminator_width)
     perceptual = Perceptual(args.perceptual_network).to(accelerator.device) if args.perceptual_network else None
-    crops, held_out = (Crops(args, size, spacing, vae.config.hu_scale, split) for split in ("train", "validation"))
+    crops, held_out = (Crops(args, size, spacing, vae, split) for split in ("train", "validation"))
 
-    # 2. Optimizers, schedules, average
+    # 2. Optimizers, schedule, average
     adam = dict(
         lr=args.learning_rate,
         betas=(args.adam_beta1, args.adam_beta2),
@@ -394,15 +432,14 @@ def train(args: argparse.Namespace) -> None:
     )
     learning = [p for p in vae.parameters() if p.requires_grad]
     optimizer, judging = torch.optim.AdamW(learning, **adam), torch.optim.AdamW(judges.parameters(), **adam)
-    steps = dict(
+    schedule = get_scheduler(
+        args.lr_scheduler,
+        optimizer,
         num_warmup_steps=args.lr_warmup_steps * accelerator.num_processes,
         num_training_steps=args.max_train_steps * accelerator.num_processes,
     )
-    schedule, judging_schedule = (get_scheduler(args.lr_scheduler, o, **steps) for o in (optimizer, judging))
     average = EMAModel(vae.parameters(), decay=args.ema_decay) if args.use_ema else None
-    vae, judges, optimizer, judging, schedule, judging_schedule = accelerator.prepare(
-        vae, judges, optimizer, judging, schedule, judging_schedule
-    )
+    vae, judges, optimizer, judging, schedule = accelerator.prepare(vae, judges, optimizer, judging, schedule)
     plain, plain_judges = accelerator.unwrap_model(vae), accelerator.unwrap_model(judges)
     if average is not None:
         average.to(accelerator.device)
@@ -411,6 +448,9 @@ def train(args: argparse.Namespace) -> None:
     # 3. Where a stopped run goes on
     if path is not None:
         accelerator.load_state(str(path))
+        inner = schedule.scheduler  # the checkpoint brought its learning rate; the argument's counts
+        inner.base_lrs = [args.learning_rate]
+        optimizer.param_groups[0]["lr"] = args.learning_rate * inner.lr_lambdas[0](inner.last_epoch)
         logger.info(f"resumed from {path}")
     step, before, started = record["step"], record["seconds"], time.monotonic()
     first = step * args.gradient_accumulation_steps
@@ -418,8 +458,10 @@ def train(args: argparse.Namespace) -> None:
     loader = DataLoader(crops, batch_sampler=places, num_workers=args.dataloader_num_workers)
     if args.report_to:
         accelerator.init_trackers(STAGE, {key: str(value) for key, value in vars(args).items()})
+    pipe = GuideGenPipeline(vae=plain, sample_size=size, spacing=spacing)
 
     # 4. The loop
+    logs = {}
     bar = tqdm(total=args.max_train_steps, initial=step, desc=STAGE, disable=not accelerator.is_main_process)
     for micro_step, batch in enumerate(loader, start=first):
         if step >= args.max_train_steps:
@@ -429,8 +471,8 @@ def train(args: argparse.Namespace) -> None:
         slices = draw_slices(ct.shape, args.discriminator_frames, draw)
         adversarial = args.discriminator_weight > 0 and step >= args.discriminator_start
         with accelerator.accumulate(vae, judges):
-            out = vae(ct)
-            fake = out.sample.float()
+            fake, vq_loss, _ = vae(ct, return_dict=False)
+            fake = fake.float()
             seen, made = ct, fake
             if plain.rescaler is not None:
                 window = plain.rescaler.sample_windows(ct, labels, draw)
@@ -438,8 +480,8 @@ def train(args: argparse.Namespace) -> None:
             reconstruction = F.l1_loss(made, seen)
             if perceptual is not None:
                 reconstruction = reconstruction + args.perceptual_weight * perceptual(seen, made, slices)
-            loss = reconstruction + out.vq_loss
-            logs = {"reconstruction": reconstruction.item(), "vq": out.vq_loss.item()}
+            loss = reconstruction + vq_loss
+            logs = {"reconstruction": reconstruction.item(), "vq": vq_loss.item()}
             if adversarial:
                 plain_judges.requires_grad_(False)
                 with accelerator.autocast():
@@ -448,15 +490,12 @@ def train(args: argparse.Namespace) -> None:
                 weight = adaptive_weight(reconstruction, fooled, plain.decoder[-1].weight)
                 loss = loss + args.discriminator_weight * weight * fooled
                 logs |= {"gan": fooled.item(), "gan_weight": weight.item()}
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"{STAGE}: the loss is {loss.item()} at step {step}, batch {micro_step}; resume from the last "
-                    "checkpoint with a lower learning rate, or in bf16."
-                )
+            refuse_non_finite(f"the loss is {loss.item()},", [loss], step, micro_step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(vae.parameters(), args.max_grad_norm)
             optimizer.step()
+            judging.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"]  # one schedule for both
             schedule.step()
             optimizer.zero_grad()
             if adversarial:
@@ -465,7 +504,6 @@ def train(args: argparse.Namespace) -> None:
                 judging.step()
                 judging.zero_grad()
                 logs["judges"] = judged.item()
-            judging_schedule.step()
         if not accelerator.sync_gradients:
             continue
         step += 1
@@ -480,25 +518,16 @@ def train(args: argparse.Namespace) -> None:
             accelerator.log(logs, step=step)
         finished = step == args.max_train_steps
         if step % args.checkpointing_steps == 0 or finished:
+            refuse_non_finite("the weights are", [*plain.parameters(), *plain_judges.parameters()], step, micro_step)
             save_checkpoint(accelerator, args, record)
-        if step % args.validation_steps == 0 or finished:
-            if accelerator.is_main_process:
-                with averaged(plain, average) as rested, accelerator.autocast():
-                    scores = validate(rested, held_out, args, step)
-                    rested.register_to_config(scaling_factor=latent_scale(rested, crops, ct.device))
-                    made = {"processes": accelerator.num_processes, "hardware": hardware(accelerator)}
-                    pipe = GuideGenPipeline(vae=rested, sample_size=size, spacing=spacing)
-                    save_pipeline(pipe, args, record | made | {"scores": scores})
-                figures = ", ".join(f"{key} {value:.4g}" for key, value in (logs | scores).items())
-                tqdm.write(f"step {step}: {figures}")
-                if args.report_to:
-                    accelerator.log(scores, step=step)
-            accelerator.wait_for_everyone()
+        if step % args.validation_steps == 0 and not finished:
+            look(accelerator, pipe, average, crops, held_out, args, record, logs)
 
-    # 5. What was made
+    # 5. What was made, also where the last step was done by a run that was killed before this
+    look(accelerator, pipe, average, crops, held_out, args, record, logs)
     if accelerator.is_main_process and args.push_to_hub:
-        pipe = GuideGenPipeline.from_pretrained(args.output_dir / "pipeline")
-        pipe.push_to_hub(args.hub_model_id or args.output_dir.name)
+        made = GuideGenPipeline.from_pretrained(args.output_dir / "pipeline")
+        made.push_to_hub(args.hub_model_id or args.output_dir.name)
     accelerator.end_training()
 
 
@@ -516,6 +545,21 @@ def restart_codes(accelerator: Accelerator, vae: VQModel3D, average: EMAModel | 
         place = next(i for i, p in enumerate(vae.parameters()) if p is codes)
         moved = (codes != before).any(1)
         average.shadow_params[place][moved] = codes[moved].to(average.shadow_params[place].dtype)
+
+
+def look(accelerator, pipe, average, crops: Crops, held_out: Crops, args: argparse.Namespace, record, logs) -> None:
+    """Score the autoencoder as it is now, measure its latents, and leave it as a pipeline."""
+    if accelerator.is_main_process:
+        with averaged(pipe.vae, average), accelerator.autocast():
+            scores = validate(pipe.vae, held_out, args, record["step"])
+            pipe.vae.register_to_config(scaling_factor=latent_scale(pipe.vae, crops, accelerator.device))
+            made = {"processes": accelerator.num_processes, "hardware": hardware(accelerator)}
+            save_pipeline(pipe, args, record | made | {"scores": scores})
+        figures = ", ".join(f"{key} {value:.4g}" for key, value in (logs | scores).items())
+        tqdm.write(f"step {record['step']}: {figures}")
+        if args.report_to:
+            accelerator.log(scores, step=record["step"])
+    accelerator.wait_for_everyone()
 
 
 def hardware(accelerator: Accelerator) -> str:

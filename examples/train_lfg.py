@@ -53,7 +53,7 @@ from guidegen_diffusers import (
     load_config,
 )
 from guidegen_diffusers.labels import CLASSES, split_tumor
-from guidegen_diffusers.phantom import SEEDS
+from guidegen_diffusers.phantom import SEEDS, VERSION
 from guidegen_diffusers.prompts import NUM_STYLES
 
 
@@ -114,11 +114,24 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if sum(value is not None for value in (args.train_data_dir, args.dataset_name, args.phantom)) != 1:
         parser.error("expected one of --train_data_dir, --dataset_name and --phantom.")
+    if args.phantom is not None and args.phantom < 1:
+        parser.error(f"--phantom: got {args.phantom}, expected 1 or more.")
+    if args.num_validation_cases < 1:
+        parser.error(f"--num_validation_cases: got {args.num_validation_cases}, expected 1 or more.")
     if args.vae is None and args.pretrained_model_name_or_path is None:
         parser.error("--vae: expected the pipeline that train_cae.py left.")
     if args.text_encoder is None and args.pretrained_model_name_or_path is None:
         parser.error("--text_encoder: expected a trained encoder (train_text_encoder.py) or one of the Hub.")
     return args
+
+
+@contextlib.contextmanager
+def opening(option: str, value, expected: str):
+    """What cannot be opened is told in one line."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{option}: got {value}, expected {expected} ({' '.join(str(error).split())}).") from error
 
 
 # ------------------------------------------------------------------------------------------------------------- data
@@ -131,14 +144,17 @@ class Cases(Dataset):
         self.phantom, self.split, self.cases = None, split, None
         if args.phantom is not None:
             self.phantom, self.count = TorsoPhantom(size, spacing), args.phantom
-            self.name = f"phantom-{args.phantom}-{'x'.join(map(str, size))}-{spacing:g}mm"
+            self.name = f"phantom-v{VERSION}-{args.phantom}-{'x'.join(map(str, size))}-{spacing:g}mm"
             return
-        folder = args.train_data_dir or snapshot_download(args.dataset_name, repo_type="dataset")
-        if split == "validation" and not Path(folder, split).is_dir():
-            logger.warning(f"{folder} has no validation split; training cases are looked at instead.")
-            split = "train"
-        self.cases = CaseDataset(folder, split)
-        self.count, self.name = len(self.cases), f"{Path(folder).resolve().name}-{split}"
+        option = "--train_data_dir" if args.train_data_dir else "--dataset_name"
+        with opening(option, args.train_data_dir or args.dataset_name, "a data set as `guidegen prepare` writes it"):
+            folder = args.train_data_dir or snapshot_download(args.dataset_name, repo_type="dataset")
+            if split == "validation" and not Path(folder, split).is_dir():
+                logger.warning(f"{folder} has no validation split; training cases are looked at instead.")
+                split = "train"
+            self.cases = CaseDataset(folder, split)
+        rows = hashlib.sha256(json.dumps(self.cases.rows, sort_keys=True).encode()).hexdigest()[:8]
+        self.count, self.name = len(self.cases), f"{Path(folder).resolve().name}-{split}-{rows}"
         shape, edges = tuple(self.cases.rows[0]["shape"]), self.cases.rows[0]["spacing"]
         if shape != size or any(abs(edge - spacing) > 1e-3 for edge in edges):
             raise SystemExit(
@@ -168,8 +184,8 @@ def cached(cases: Cases, vae: VQModel3D, folder: Path, workers: int) -> tuple[np
         need, free = len(cases) * int(2 * np.prod(shape) + np.prod(size)), shutil.disk_usage(folder.parent).free
         if need > free:
             raise SystemExit(
-                f"--cache_dir: latents and maps of {len(cases)} cases take {need / 1e9:.1f} GB, {folder.parent} has "
-                f"{free / 1e9:.1f} GB free."
+                f"--cache_dir: latents and maps of {len(cases)} cases take {need:,} bytes, {folder.parent} has "
+                f"{free:,} free."
             )
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -266,8 +282,9 @@ class Painter(nn.Module):
 def load_text_encoder(source: str, width: int):
     """Tokenizer and encoder, from the folders of a pipeline or from one folder for both."""
     nested = Path(source, "text_encoder").is_dir()
-    tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer" if nested else "")
-    encoder = AutoModel.from_pretrained(source, subfolder="text_encoder" if nested else "", use_safetensors=True)
+    with opening("--text_encoder", source, "a folder of train_text_encoder.py, a pipeline or an encoder of the Hub"):
+        tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer" if nested else "")
+        encoder = AutoModel.from_pretrained(source, subfolder="text_encoder" if nested else "", use_safetensors=True)
     if encoder.config.hidden_size != width:
         raise SystemExit(
             f"--text_encoder: its states are {encoder.config.hidden_size} wide, the U-Net expects {width}."
@@ -280,6 +297,14 @@ def encode(tokenizer, encoder, texts: list[str], limit: int, device) -> tuple[to
     tokens = tokenizer(texts, padding="longest", truncation=True, max_length=limit, return_tensors="pt").to(device)
     states = encoder(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).last_hidden_state
     return states, tokens["attention_mask"].bool()
+
+
+def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
+    if not all(value.isfinite().all() for value in values):
+        raise FloatingPointError(
+            f"{STAGE}: {what} not finite at step {step}, batch {batch}; resume from the last checkpoint with a lower "
+            "learning rate, or in bf16."
+        )
 
 
 def lfg_loss(predicted, latents, noise, t, scheduler, snr_gamma: float | None) -> torch.Tensor:
@@ -308,7 +333,7 @@ def averaged(network: torch.nn.Module, average: EMAModel | None):
     if average is not None:
         average.store(network.parameters())
         average.copy_to(network.parameters())
-    yield network
+    yield
     if average is not None:
         average.restore(network.parameters())
     network.train()
@@ -373,6 +398,11 @@ def find_checkpoint(args: argparse.Namespace) -> tuple[Path | None, dict]:
     path = Path(args.resume_from_checkpoint) if args.resume_from_checkpoint else None
     if args.resume_from_checkpoint == "latest":
         path = next(reversed(checkpoints(args.output_dir)), None)
+    if path is None and (there := checkpoints(args.output_dir)):  # a new run's would be pruned as the oldest
+        raise SystemExit(
+            f"--output_dir: {args.output_dir} holds {there[-1].name} of an earlier run; go on from it with "
+            "--resume_from_checkpoint latest, or choose another folder."
+        )
     if path is None:
         return None, {"stage": STAGE, "config": args.config, "step": 0, "seconds": 0.0}
     if not (path / "stage.json").is_file():
@@ -401,6 +431,8 @@ def save_pipeline(pipe: GuideGenPipeline, args: argparse.Namespace, record: dict
 
 
 def train(args: argparse.Namespace) -> None:
+    with opening("--output_dir", args.output_dir, "a folder, or a place for one"):
+        args.output_dir.mkdir(parents=True, exist_ok=True)
     accelerator = Accelerator(
         gradient_accumulation_steps=args.gradient_accumulation_steps,
         mixed_precision=args.mixed_precision,
@@ -409,26 +441,31 @@ def train(args: argparse.Namespace) -> None:
         kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=12))],  # the others wait for the latents
     )
     set_seed(args.seed)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     path, record = find_checkpoint(args)
 
     # 1. Networks
     config = load_config(args.config)
     size, limit, spacing = tuple(config["mask_unet"]["sample_size"]), config["max_sequence_length"], config["spacing"]
     source = args.pretrained_model_name_or_path
-    vae = VQModel3D.from_pretrained(args.vae or source, subfolder="vae").eval().requires_grad_(False)
+    with opening("--vae", args.vae or source, "a pipeline with an autoencoder (train_cae.py)"):
+        vae = VQModel3D.from_pretrained(args.vae or source, subfolder="vae").eval().requires_grad_(False)
     if source:
-        semantic_encoder = SemanticEncoder3D.from_pretrained(source, subfolder="semantic_encoder")
-        unet = LatentUNet3DConditionModel.from_pretrained(source, subfolder="unet")
-        scheduler = DDIMScheduler.from_pretrained(source, subfolder="scheduler")
+        with opening("--pretrained_model_name_or_path", source, "a pipeline with the networks of the LFG"):
+            semantic_encoder = SemanticEncoder3D.from_pretrained(source, subfolder="semantic_encoder")
+            unet = LatentUNet3DConditionModel.from_pretrained(source, subfolder="unet")
+            scheduler = DDIMScheduler.from_pretrained(source, subfolder="scheduler")
     else:
         semantic_encoder = SemanticEncoder3D.from_config(config["semantic_encoder"])
         unet = LatentUNet3DConditionModel.from_config(config["unet"])
         scheduler = DDIMScheduler.from_config(config["scheduler"])
-    if semantic_encoder.downscale_factor != vae.downscale_factor:
+    ours, given = (
+        (semantic_encoder.downscale_factor, unet.config.out_channels),
+        (vae.downscale_factor, vae.config.latent_channels),
+    )
+    if given != ours:
         raise SystemExit(
-            f"--vae: it shrinks {vae.downscale_factor} times, the semantic encoder of {args.config} "
-            f"{semantic_encoder.downscale_factor} times; expected the autoencoder of the same config."
+            f"--vae: it shrinks {given[0]} times to {given[1]} channels, {args.config} expects {ours[0]} times to "
+            f"{ours[1]}; give the autoencoder of the same config."
         )
     painter = Painter(semantic_encoder, unet).train().to(memory_format=torch.channels_last_3d)
     if args.gradient_checkpointing:
@@ -468,6 +505,9 @@ def train(args: argparse.Namespace) -> None:
     # 4. Where a stopped run goes on
     if path is not None:
         accelerator.load_state(str(path))
+        inner = schedule.scheduler  # the checkpoint brought its learning rate; the argument's counts
+        inner.base_lrs = [args.learning_rate]
+        optimizer.param_groups[0]["lr"] = args.learning_rate * inner.lr_lambdas[0](inner.last_epoch)
         logger.info(f"resumed from {path}")
     step, before, started = record["step"], record["seconds"], time.monotonic()
     first = step * args.gradient_accumulation_steps
@@ -478,7 +518,21 @@ def train(args: argparse.Namespace) -> None:
     if args.report_to:
         accelerator.init_trackers(STAGE, {key: str(value) for key, value in vars(args).items()})
 
+    plain = accelerator.unwrap_model(painter)
+    pipe = GuideGenPipeline(
+        tokenizer=tokenizer,
+        text_encoder=text_encoder,
+        vae=vae,
+        semantic_encoder=plain.semantic_encoder,
+        unet=plain.unet,
+        scheduler=scheduler,
+        sample_size=size,
+        spacing=spacing,
+        max_sequence_length=limit,
+    )
+
     # 5. The loop
+    logs = {}
     bar = tqdm(total=args.max_train_steps, initial=step, desc=STAGE, disable=not accelerator.is_main_process)
     for micro_step, batch in enumerate(loader, start=first):
         if step >= args.max_train_steps:
@@ -492,11 +546,7 @@ def train(args: argparse.Namespace) -> None:
         with accelerator.accumulate(painter):
             predicted = painter(noisy, t, organs, tumor, text, mask)
             loss = lfg_loss(predicted, clean, noise, t, scheduler, args.snr_gamma)
-            if not torch.isfinite(loss):
-                raise FloatingPointError(
-                    f"{STAGE}: the loss is {loss.item()} at step {step}, batch {micro_step}, t {t.tolist()}; resume "
-                    "from the last checkpoint with a lower learning rate, or in bf16."
-                )
+            refuse_non_finite(f"the loss at t {t.tolist()} is {loss.item()},", [loss], step, micro_step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(painter.parameters(), args.max_grad_norm)
@@ -516,36 +566,32 @@ def train(args: argparse.Namespace) -> None:
             accelerator.log(logs, step=step)
         finished = step == args.max_train_steps
         if step % args.checkpointing_steps == 0 or finished:
+            refuse_non_finite("the weights are", plain.parameters(), step, micro_step)
             save_checkpoint(accelerator, args, record)
-        if step % args.validation_steps == 0 or finished:
-            if accelerator.is_main_process:
-                with averaged(accelerator.unwrap_model(painter), average) as rested, accelerator.autocast():
-                    pipe = GuideGenPipeline(
-                        tokenizer=tokenizer,
-                        text_encoder=text_encoder,
-                        vae=vae,
-                        semantic_encoder=rested.semantic_encoder,
-                        unet=rested.unet,
-                        scheduler=scheduler,
-                        sample_size=size,
-                        spacing=spacing,
-                        max_sequence_length=limit,
-                    )
-                    scores = validate(pipe, held_out, args, step)
-                    made = {"processes": accelerator.num_processes, "hardware": hardware(accelerator)}
-                    save_pipeline(pipe, args, record | made | {"scores": scores})
-                scores.pop("hu_of")
-                figures = ", ".join(f"{key} {value:.3g}" for key, value in (logs | scores).items())
-                tqdm.write(f"step {step}: {figures}")
-                if args.report_to:
-                    accelerator.log(scores, step=step)
-            accelerator.wait_for_everyone()
+        if step % args.validation_steps == 0 and not finished:
+            look(accelerator, pipe, plain, average, held_out, args, record, logs)
 
-    # 6. What was made
+    # 6. What was made, also where the last step was done by a run that was killed before this
+    look(accelerator, pipe, plain, average, held_out, args, record, logs)
     if accelerator.is_main_process and args.push_to_hub:
-        pipe = GuideGenPipeline.from_pretrained(args.output_dir / "pipeline")
-        pipe.push_to_hub(args.hub_model_id or args.output_dir.name)
+        made = GuideGenPipeline.from_pretrained(args.output_dir / "pipeline")
+        made.push_to_hub(args.hub_model_id or args.output_dir.name)
     accelerator.end_training()
+
+
+def look(accelerator, pipe, plain: Painter, average, held_out: Cases, args: argparse.Namespace, record, logs) -> None:
+    """Score the networks as they are now, and leave them as a pipeline."""
+    if accelerator.is_main_process:
+        with averaged(plain, average), accelerator.autocast():
+            scores = validate(pipe, held_out, args, record["step"])
+            made = {"processes": accelerator.num_processes, "hardware": hardware(accelerator)}
+            save_pipeline(pipe, args, record | made | {"scores": scores})
+        scores.pop("hu_of")
+        figures = ", ".join(f"{key} {value:.3g}" for key, value in (logs | scores).items())
+        tqdm.write(f"step {record['step']}: {figures}")
+        if args.report_to:
+            accelerator.log(scores, step=record["step"])
+    accelerator.wait_for_everyone()
 
 
 def hardware(accelerator: Accelerator) -> str:

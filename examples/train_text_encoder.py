@@ -12,7 +12,9 @@ import argparse
 import json
 import os
 import shutil
+import string
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +24,15 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration, set_seed
 from diffusers.optimization import get_scheduler
-from tokenizers import BertWordPieceTokenizer
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizerFast
 
 from guidegen_diffusers import ClinicalPrompt, available_configs, load_config
 from guidegen_diffusers.prompts import AGES, NUM_STYLES, RACES, SEXES, SITES, SIZES
+from guidegen_diffusers.text_encoder import SPECIAL
 
 
 logger = get_logger(__name__)
@@ -88,13 +92,20 @@ def draw_batch(args, step: int, process: int, size: int) -> tuple[list[ClinicalP
 
 
 def make_tokenizer(folder: Path, vocab_size: int, max_length: int, seed: int) -> None:
-    """Word pieces of the sentences of all styles, and of single characters for everything else."""
+    """The words of the sentences of all styles, the frequent ones first, and single characters for everything else.
+
+    Counted, not trained: the trainers of `tokenizers` break ties at random, and a seed would not name an encoder.
+    """
     generator = torch.Generator().manual_seed(seed)
     prompts = [draw_prompt(generator) for _ in range(400)]
     sentences = [p.render(style) for p in prompts for style in range(NUM_STYLES)]
-    maker = BertWordPieceTokenizer(lowercase=True)
-    maker.train_from_iterator([*sentences, *map(chr, range(33, 127))], vocab_size=vocab_size, min_frequency=1)
-    tokenizer = BertTokenizerFast(vocab=maker.get_vocab(), do_lower_case=True, model_max_length=max_length)
+    text = BertNormalizer(lowercase=True).normalize_str(" ".join(sentences))
+    counts = Counter(word for word, _ in BertPreTokenizer().pre_tokenize_str(text))
+    words = sorted(counts, key=lambda word: (-counts[word], word))
+    characters = string.ascii_lowercase + string.digits + string.punctuation
+    pieces = dict.fromkeys([*SPECIAL, *characters, *(f"##{c}" for c in characters), *words])  # "a" is a word, too
+    vocabulary = {piece: i for i, piece in enumerate(list(pieces)[:vocab_size])}
+    tokenizer = BertTokenizerFast(vocab=vocabulary, do_lower_case=True, model_max_length=max_length)
     partial = folder.with_name(f".{folder.name}.partial")
     tokenizer.save_pretrained(partial)
     os.replace(partial, folder)
