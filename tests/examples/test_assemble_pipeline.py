@@ -1,0 +1,68 @@
+"""assemble_pipeline.py joins stages into one pipeline that loads whole, with a card that tells how it was made."""
+
+import json
+
+import pytest
+import torch
+
+from guidegen_diffusers import GuideGenPipeline
+
+from .launch import call, load_script
+
+
+RECORD = {"config": "tiny", "step": 7, "seconds": 5400.0, "hardware": "two threads", "processes": 2}
+ARGUMENTS = {"seed": 3, "train_batch_size": 4, "gradient_accumulation_steps": 2, "phantom": 12}
+
+
+def leave(folder, stage, pipe):
+    """A folder as a training script leaves it."""
+    pipe.save_pretrained(folder)
+    record = RECORD | {"stage": stage.upper(), "arguments": ARGUMENTS}
+    (folder / f"training_{stage}.json").write_text(json.dumps(record))
+    return folder
+
+
+@pytest.fixture
+def stages(tiny, tmp_path):
+    text = {"tokenizer": tiny.tokenizer, "text_encoder": tiny.text_encoder}
+    grid = {"spacing": 24.0, "max_sequence_length": 256}
+    mask = GuideGenPipeline(**text, mask_unet=tiny.mask_unet, mask_scheduler=tiny.mask_scheduler, **grid)
+    image = {name: getattr(tiny, name) for name in ("vae", "semantic_encoder", "unet", "scheduler")}
+    image = GuideGenPipeline(**text, **image, sample_size=(16, 12, 24), **grid)
+    return [
+        *("--tcss", leave(tmp_path / "tcss", "tcss", mask)),
+        *("--lfg", leave(tmp_path / "lfg", "lfg", image)),
+        *("--cae", leave(tmp_path / "cae", "cae", GuideGenPipeline(vae=tiny.vae))),
+    ]
+
+
+def test_the_stages_become_one_pipeline_in_half_precision(stages, tiny, tmp_path):
+    measured = tmp_path / "measured.json"
+    measured.write_text(json.dumps({"card": {"site as prompted, all": "97.5 % of 240"}}))
+    script = load_script("assemble_pipeline.py")
+    call(script, *stages, "--measured", measured, "--output_dir", tmp_path / "torso")
+    pipe = GuideGenPipeline.from_pretrained(tmp_path / "torso")
+    assert all(part is not None for part in pipe.components.values())
+    for name, network in (("mask_unet", tiny.mask_unet), ("unet", tiny.unet)):
+        for a, b in zip(getattr(pipe, name).parameters(), network.parameters(), strict=True):
+            torch.testing.assert_close(a, b.half().float())
+    card = (tmp_path / "torso" / "README.md").read_text()
+    for fact in ("| TCSS | 7 x 16 | 1.5 | two threads | 3 |", "training seeds 0 to 11", "97.5 % of 240"):
+        assert fact in card
+    assert json.loads((tmp_path / "torso" / "training_lfg.json").read_text())["stage"] == "LFG"
+    assert not list(tmp_path.glob(".*.partial"))
+
+
+def test_a_folder_without_its_record_is_named(stages, tmp_path):
+    (tmp_path / "cae" / "training_cae.json").unlink()
+    with pytest.raises(SystemExit, match="--cae: .* holds no training_cae.json"):
+        call(load_script("assemble_pipeline.py"), *stages, "--output_dir", tmp_path / "torso")
+    assert not (tmp_path / "torso").exists()
+
+
+def test_stages_of_two_text_encoders_are_not_joined(stages, tmp_path):
+    pipe = GuideGenPipeline.from_pretrained(tmp_path / "lfg")
+    pipe.text_encoder.embeddings.word_embeddings.weight.data += 1
+    pipe.save_pretrained(tmp_path / "lfg")
+    with pytest.raises(SystemExit, match="different text encoders"):
+        call(load_script("assemble_pipeline.py"), *stages, "--output_dir", tmp_path / "torso")
