@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from guidegen_diffusers import GuideGenPipeline
-from guidegen_diffusers.pipelines.model_card import guidegen_model_card
+from guidegen_diffusers.pipelines import guidegen_model_card
 
 
 RECORDS = {"text_encoder": "training_text_encoder.json", "tcss": "training_tcss.json"}

@@ -153,8 +153,8 @@ class Cases(Dataset):
                 logger.warning(f"{folder} has no validation split; training cases are looked at instead.")
                 split = "train"
             self.cases = CaseDataset(folder, split)
-        rows = hashlib.sha256(json.dumps(self.cases.rows, sort_keys=True).encode()).hexdigest()[:8]
-        self.count, self.name = len(self.cases), f"{Path(folder).resolve().name}-{split}-{rows}"
+        digest = hashlib.sha256(json.dumps(self.cases.rows).encode()).hexdigest()[:8]  # many a folder is called "data"
+        self.count, self.name = len(self.cases), f"{Path(folder).resolve().name}-{split}-{digest}"
         shape, edges = tuple(self.cases.rows[0]["shape"]), self.cases.rows[0]["spacing"]
         if shape != size or any(abs(edge - spacing) > 1e-3 for edge in edges):
             raise SystemExit(

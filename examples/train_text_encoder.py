@@ -58,7 +58,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--mlm_weight", type=float, default=0.3)
     parser.add_argument("--mixed_precision", default="no", choices=("no", "bf16", "fp16"))
     parser.add_argument("--checkpointing_steps", type=int, default=1000)
-    parser.add_argument("--checkpoints_total_limit", type=int, default=1)
+    parser.add_argument("--checkpoints_total_limit", type=int, default=1, help="0 keeps all")
     parser.add_argument("--resume_from_checkpoint", help="a checkpoint's folder, or latest")
     parser.add_argument("--validation_steps", type=int, default=500)
     parser.add_argument("--report_to", help="tensorboard, wandb, ...; none unless given")
@@ -141,7 +141,7 @@ def targets(prompts: list[ClinicalPrompt]) -> tuple[dict[str, torch.Tensor], tor
 
 
 def masked(ids, attention, tokenizer, generator):
-    """15 % of the words hidden, as BERT does it."""
+    """15 % of the words are asked for; four in five of them hidden, the others left to be confirmed."""
     draw = torch.rand(ids.shape, generator=generator)
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
     chosen = (draw < 0.15) & attention.bool() & ~special
@@ -186,7 +186,9 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, record: 
         (partial / "stage.json").write_text(json.dumps(record))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
-        for old in checkpoints(args.output_dir)[: -args.checkpoints_total_limit or None]:
+        others = [path for path in checkpoints(args.output_dir) if path != target]
+        limit = args.checkpoints_total_limit or len(others) + 1  # 0 keeps them all
+        for old in others[: max(0, len(others) + 1 - limit)]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
@@ -220,7 +222,10 @@ def save_encoder(trained: BertModel, args: argparse.Namespace, record: dict) -> 
     encoder.load_state_dict(trained.state_dict(), strict=False)
     for parameter in encoder.pooler.parameters():
         parameter.data.zero_()
-    encoder.save_pretrained(args.output_dir / "text_encoder")
+    partial, target = args.output_dir / ".text_encoder.partial", args.output_dir / "text_encoder"
+    encoder.save_pretrained(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    os.replace(partial, target)
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     file = args.output_dir / "training_text_encoder.json"
     file.write_text(json.dumps(record | {"arguments": arguments}, indent=2))

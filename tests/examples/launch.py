@@ -21,18 +21,23 @@ KILLED = -9
 
 
 def launch(
-    script: str, *arguments, processes: int = 1, kill_when: Callable[[], bool] | None = None, timeout: float = 200
+    script: str,
+    *arguments,
+    processes: int = 1,
+    kill_when: Callable[[], bool] | None = None,
+    timeout: float = 200,
+    environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess:
     """The script through `accelerate launch`; SIGKILLed with its children as soon as `kill_when()` holds."""
     # `--cpu --num_processes 2` starts one process in silence; what starts two, torchrun, hides behind --multi_gpu
     several = ["--multi_gpu", "--num_processes", processes, "--main_process_port", 0]
     how = ["--cpu", "--num_processes", 1] if processes == 1 else several
     command = [sys.executable, "-m", "accelerate.commands.launch", *how, EXAMPLES / script, *arguments]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    ours = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"} | (environment or {"HF_HUB_OFFLINE": "1"})
     end = time.monotonic() + timeout
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(
-            [*map(str, command)], stdout=out, stderr=err, env=environment, start_new_session=True
+            [*map(str, command)], stdout=out, stderr=err, env=os.environ | ours, start_new_session=True
         )
         try:
             while process.poll() is None and not (kill_when and kill_when()):

@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from guidegen_diffusers import GuideGenPipeline, load_config
 from guidegen_diffusers.data.phantom_set import write_phantoms
 from guidegen_diffusers.text_encoder import small_text_encoder
 
+from ..loopback_hub import LoopbackHub
 from .launch import KILLED, call, launch, load_script
 
 
@@ -409,3 +411,36 @@ def test_the_bound_is_T_times_the_mean_divergence_by_hand(script, tiny):
             logits = tiny.mask_unet(noisy, time_, *text).sample
         terms.append(scheduler.kl_divergence(logits, clean, noisy, time_).mean().item())
     assert script.bound(tiny, cases) == pytest.approx(len(scheduler) * np.mean(terms), rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------ the Hub
+
+
+def test_what_was_trained_goes_to_the_hub_with_its_record_and_card(encoder, tmp_path):
+    with LoopbackHub() as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path / "home")}
+        arguments = [*FEW, *SHORT, "--text_encoder", encoder, "--phantom", 3, "--output_dir", tmp_path / "run"]
+        push = ["--push_to_hub", "--hub_model_id", "someone/torso"]
+        result = launch(SCRIPT, *arguments, *push, environment=environment)
+        assert result.returncode == 0, result.stderr
+        files = hub.files("someone/torso")
+    assert json.loads(files["training_tcss.json"])["step"] == 2
+    assert "TCSS, 2 steps" in files["README.md"].decode()
+    assert "mask_unet/diffusion_pytorch_model.safetensors" in files
+    assert not [name for name in files if name.endswith((".bin", ".pkl"))]
+
+
+def test_an_older_checkpoint_that_is_gone_on_from_prunes_the_others_and_not_what_is_written(script, tmp_path):
+    folders = [tmp_path / f"checkpoint-{step}" for step in (3, 6, 9)]
+    for folder in folders:
+        folder.mkdir()
+    accelerator = SimpleNamespace(
+        is_main_process=True, wait_for_everyone=lambda: None, save_state=lambda path: Path(path).mkdir()
+    )
+    arguments = SimpleNamespace(output_dir=tmp_path, checkpoints_total_limit=1)
+    script.save_checkpoint(accelerator, arguments, {"step": 5})
+    assert checkpoints(tmp_path) == ["checkpoint-5"]
+    arguments.checkpoints_total_limit = 0
+    for step in (6, 7, 8):
+        script.save_checkpoint(accelerator, arguments, {"step": step})
+    assert checkpoints(tmp_path) == [f"checkpoint-{step}" for step in (5, 6, 7, 8)]
