@@ -61,7 +61,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--max_grad_norm", type=float, default=1.0)
     parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), help="accelerate's setting unless given")
     parser.add_argument("--checkpointing_steps", type=int, default=500)
-    parser.add_argument("--checkpoints_total_limit", type=int, default=1)
+    parser.add_argument("--checkpoints_total_limit", type=int, default=1, help="0 keeps all")
     parser.add_argument("--resume_from_checkpoint", help="a checkpoint's folder, or latest")
     parser.add_argument("--validation_steps", type=int, default=500)
     parser.add_argument("--num_validation_cases", type=int, default=8)
@@ -199,7 +199,9 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, record: 
         (partial / "stage.json").write_text(json.dumps(record))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
-        for old in checkpoints(args.output_dir)[: -args.checkpoints_total_limit or None]:
+        others = [path for path in checkpoints(args.output_dir) if path != target]
+        limit = args.checkpoints_total_limit or len(others) + 1  # 0 keeps them all
+        for old in others[: max(0, len(others) + 1 - limit)]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
@@ -227,6 +229,14 @@ def find_checkpoint(args: argparse.Namespace) -> tuple[Path | None, dict]:
 # ---------------------------------------------------------------------------------------------------------- training
 
 
+def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
+    if not all(value.isfinite().all() for value in values):
+        raise FloatingPointError(
+            f"{STAGE}: {what} not finite at step {step}, batch {batch}; resume from the last checkpoint with a lower "
+            "learning rate, or in bf16."
+        )
+
+
 def main() -> None:
     args = parse_args()
     accelerator = Accelerator(
@@ -251,6 +261,9 @@ def main() -> None:
     segmenter, optimizer, schedule = accelerator.prepare(segmenter, optimizer, schedule)
     if path is not None:
         accelerator.load_state(str(path))
+        inner = schedule.scheduler  # the checkpoint brought its learning rate; the argument's counts
+        inner.base_lrs = [args.learning_rate]
+        optimizer.param_groups[0]["lr"] = args.learning_rate * inner.lr_lambdas[0](inner.last_epoch)
         logger.info(f"resumed from {path}")
     step, before, started = record["step"], record["seconds"], time.monotonic()
     places = Places(len(crops), args.train_batch_size, accelerator, args.seed, step)
@@ -265,11 +278,7 @@ def main() -> None:
         ct, labels = batch["ct"].to(accelerator.device), batch["labels"].to(accelerator.device)
         logits = segmenter(ct, return_dict=False)[0].float()
         loss = segmentation_loss(logits, labels, args.tumor_weight)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"{STAGE}: the loss is {loss.item()} at step {step}, batch {step}; resume from the last checkpoint "
-                "with a lower learning rate."
-            )
+        refuse_non_finite(f"the loss is {loss.item()},", [loss], step, step)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(segmenter.parameters(), args.max_grad_norm)
         optimizer.step()
@@ -283,22 +292,33 @@ def main() -> None:
             accelerator.log({"loss": loss.item()}, step=step)
         finished = step == args.max_train_steps
         if step % args.checkpointing_steps == 0 or finished:
+            refuse_non_finite("the weights are", segmenter.parameters(), step, step)
             save_checkpoint(accelerator, args, record)
-        if step % args.validation_steps == 0 or finished:
-            if accelerator.is_main_process:
-                plain = accelerator.unwrap_model(segmenter).eval()
-                with accelerator.autocast():
-                    scores = validate(plain, held_out, args.num_validation_cases)
-                plain.save_pretrained(args.output_dir / "segmenter")
-                arguments = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-                made = record | {"hardware": hardware(accelerator), "scores": scores, "arguments": arguments}
-                (args.output_dir / "segmenter" / "training.json").write_text(json.dumps(made, indent=2))
-                tqdm.write(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
-                if args.report_to:
-                    accelerator.log(scores, step=step)
-                plain.train()
-            accelerator.wait_for_everyone()
+        if step % args.validation_steps == 0 and not finished:
+            look(accelerator, segmenter, held_out, args, record)
+    look(accelerator, segmenter, held_out, args, record)
     accelerator.end_training()
+
+
+def look(accelerator: Accelerator, segmenter, held_out: Crops, args: argparse.Namespace, record: dict) -> None:
+    """Score the segmenter as it is now, and leave it with the record of its training, whole or not at all."""
+    if accelerator.is_main_process:
+        plain = accelerator.unwrap_model(segmenter).eval()
+        with accelerator.autocast():
+            scores = validate(plain, held_out, args.num_validation_cases)
+        partial, target = args.output_dir / ".segmenter.partial", args.output_dir / "segmenter"
+        shutil.rmtree(partial, ignore_errors=True)
+        plain.save_pretrained(partial)
+        arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+        made = record | {"hardware": hardware(accelerator), "scores": scores, "arguments": arguments}
+        (partial / "training.json").write_text(json.dumps(made, indent=2))
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(partial, target)
+        tqdm.write(f"step {record['step']}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+        if args.report_to:
+            accelerator.log(scores, step=record["step"])
+        plain.train()
+    accelerator.wait_for_everyone()
 
 
 def hardware(accelerator: Accelerator) -> str:
