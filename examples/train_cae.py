@@ -50,6 +50,7 @@ from guidegen_diffusers import (
     load_config,
 )
 from guidegen_diffusers.phantom import SEEDS
+from guidegen_diffusers.pipelines import guidegen_model_card
 
 
 logger = get_logger(__name__)
@@ -101,7 +102,7 @@ def parse_args() -> argparse.Namespace:
     run.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), help="accelerate's setting unless given")
     run = parser.add_argument_group("checkpoints and validation")
     run.add_argument("--checkpointing_steps", type=int, default=500)
-    run.add_argument("--checkpoints_total_limit", type=int, default=2)
+    run.add_argument("--checkpoints_total_limit", type=int, default=2, help="0 keeps all")
     run.add_argument("--resume_from_checkpoint", help="a checkpoint's folder, or latest")
     run.add_argument("--validation_steps", type=int, default=1000)
     run.add_argument("--num_validation_cases", type=int, default=4)
@@ -351,7 +352,9 @@ def save_checkpoint(accelerator: Accelerator, args: argparse.Namespace, record: 
         (partial / "stage.json").write_text(json.dumps(record))
         shutil.rmtree(target, ignore_errors=True)
         os.replace(partial, target)
-        for old in checkpoints(args.output_dir)[: -args.checkpoints_total_limit or None]:
+        others = [path for path in checkpoints(args.output_dir) if path != target]
+        limit = args.checkpoints_total_limit or len(others) + 1  # 0 keeps them all
+        for old in others[: max(0, len(others) + 1 - limit)]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
 
@@ -383,6 +386,10 @@ def save_pipeline(pipe: GuideGenPipeline, args: argparse.Namespace, record: dict
     """The pipeline and the record of its training, whole or not at all."""
     partial, target = args.output_dir / ".pipeline.partial", args.output_dir / "pipeline"
     shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    facts = f"{STAGE}, {record['step']:,} steps; arguments, time and scores are in `training_{STAGE.lower()}.json`."
+    card = guidegen_model_card(pipe, args.hub_model_id or args.output_dir.name, f"## Training\n\n{facts}")
+    (partial / "README.md").write_text(card)
     pipe.save_pretrained(partial)
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     (partial / f"training_{STAGE.lower()}.json").write_text(json.dumps(record | {"arguments": arguments}, indent=2))
@@ -526,8 +533,8 @@ def train(args: argparse.Namespace) -> None:
     # 5. What was made, also where the last step was done by a run that was killed before this
     look(accelerator, pipe, average, crops, held_out, args, record, logs)
     if accelerator.is_main_process and args.push_to_hub:
-        made = GuideGenPipeline.from_pretrained(args.output_dir / "pipeline")
-        made.push_to_hub(args.hub_model_id or args.output_dir.name)
+        made, name = args.output_dir / "pipeline", args.hub_model_id or args.output_dir.name
+        GuideGenPipeline.from_pretrained(made).save_pretrained(made, push_to_hub=True, repo_id=name)
     accelerator.end_training()
 
 
