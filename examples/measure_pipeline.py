@@ -26,7 +26,7 @@ from guidegen_diffusers import (
     find_site,
 )
 from guidegen_diffusers.labels import CLASSES, TUMOR
-from guidegen_diffusers.metrics import mean_hu, organ_volumes, stray_fraction, tumor_contrast
+from guidegen_diffusers.metrics import dice, mean_hu, organ_volumes, stray_fraction, tumor_contrast
 from guidegen_diffusers.phantom import SEEDS
 from guidegen_diffusers.prompts import SITES
 
@@ -90,15 +90,6 @@ def figures(case: Case, segmenter: Segmenter3D | None) -> dict:
             read = segmenter.segment(torch.from_numpy(case.ct)[None].to(segmenter.device))[0].cpu().numpy()
             out["dice"] = dice(read, case.labels)
     return out
-
-
-def dice(made: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Dice of each class that either map has."""
-    return {
-        c.name: float(2 * ((made == c.id) & (truth == c.id)).sum() / total)
-        for c in CLASSES[1:]
-        if (total := (made == c.id).sum() + (truth == c.id).sum())
-    }
 
 
 def reconstruction(pipe: GuideGenPipeline, phantom: TorsoPhantom, args: argparse.Namespace) -> dict[str, float]:

@@ -30,7 +30,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from guidegen_diffusers import Case, CaseDataset, Segmenter3D, TorsoPhantom
-from guidegen_diffusers.labels import CLASSES, NUM_CLASSES, TUMOR
+from guidegen_diffusers.labels import NUM_CLASSES, TUMOR
+from guidegen_diffusers.metrics import dice
 from guidegen_diffusers.phantom import SEEDS, torso_size
 
 
@@ -155,14 +156,6 @@ def segmentation_loss(logits: torch.Tensor, labels: torch.Tensor, tumor_weight: 
     both, sizes = ((x).flatten(2).sum((0, 2)) for x in (p * truth, p + truth))
     there = truth.flatten(2).any(2).any(0)
     return cross_entropy + 1 - (2 * both / sizes)[there].mean()
-
-
-def dice(made: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """Dice of each class that either map has."""
-    table = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
-    np.add.at(table, (made.ravel(), truth.ravel()), 1)
-    sizes = table.sum(0) + table.sum(1)
-    return {c.name: float(2 * table[c.id, c.id] / sizes[c.id]) for c in CLASSES[1:] if sizes[c.id]}
 
 
 @torch.no_grad()

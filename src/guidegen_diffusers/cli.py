@@ -37,7 +37,9 @@ def _one_line_errors() -> Iterator[None]:
 def generate(
     output: Annotated[Path, typer.Option(help="Folder of the case; with --num, of one folder a case.")],
     prompt: Annotated[str, typer.Argument(help="The clinical sentence; without one, a patient is drawn.")] = "",
-    model: Annotated[str, typer.Option(help="A bundled pipeline, a folder or a Hub id.")] = "torso-6mm",
+    model: Annotated[
+        str, typer.Option(help="A bundled pipeline, a folder, a Hub id, or an untrained configuration.")
+    ] = "tiny",
     num: Annotated[int, typer.Option(min=1, help="How many cases to draw.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Case i is drawn from seed + i.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Steps of the CT stage.")] = None,

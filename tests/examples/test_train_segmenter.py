@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -44,10 +43,7 @@ def test_a_killed_run_ends_as_one_that_was_not(script, tmp_path):
     assert all(torch.equal(whole[key], again[key]) for key in whole)
 
 
-def test_dice_and_loss_have_known_answers(script):
-    a = np.array([1, 1, 1, 2, 0, 0], np.uint8)
-    b = np.array([1, 1, 0, 0, 3, 0], np.uint8)
-    assert script.dice(a, b) == {"spleen": pytest.approx(0.8), "kidney": 0.0, "liver": 0.0}
+def test_the_loss_has_known_answers(script):
     labels = torch.randint(0, 3, (2, 4, 4, 4)).byte()
     labels[0, 0] = TUMOR
     sure = 40.0 * torch.nn.functional.one_hot(labels.long(), NUM_CLASSES).movedim(-1, 1)

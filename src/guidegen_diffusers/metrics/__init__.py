@@ -2,6 +2,7 @@
 
 from .anatomy import PIECES, organ_volumes, stray_fraction
 from .intensity import mean_hu, tumor_contrast
+from .overlap import dice
 
 
-__all__ = ["PIECES", "mean_hu", "organ_volumes", "stray_fraction", "tumor_contrast"]
+__all__ = ["PIECES", "dice", "mean_hu", "organ_volumes", "stray_fraction", "tumor_contrast"]
