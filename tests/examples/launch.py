@@ -80,3 +80,13 @@ def call(module: ModuleType, *arguments) -> None:
         patch.setattr(sys, "argv", [module.__file__, *map(str, arguments)])
         patch.setenv("ACCELERATE_USE_CPU", "true")
         module.main()
+
+
+def refused(capsys, script, *arguments):
+    """The one line that a run ends with before it trains."""
+    with pytest.raises(SystemExit) as error:
+        call(script, *arguments)
+    assert error.value.code not in (None, 0)
+    line = error.value.code if isinstance(error.value.code, str) else capsys.readouterr().err.splitlines()[-1]
+    assert "\n" not in line
+    return line

@@ -22,7 +22,7 @@ from guidegen_diffusers import GuideGenPipeline, TorsoPhantom, VQModel3D, codebo
 from guidegen_diffusers.data.phantom_set import write_phantoms
 from guidegen_diffusers.phantom import SEEDS
 
-from .launch import KILLED, call, launch, load_script
+from .launch import KILLED, call, launch, load_script, refused
 
 
 SCRIPT = "train_cae.py"
@@ -502,16 +502,6 @@ def test_a_restart_moves_dead_codes_and_the_average_of_those_alone(script):
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
-
-
-def refused(capsys, script, *arguments):
-    """The one line that a run ends with before it trains."""
-    with pytest.raises(SystemExit) as error:
-        call(script, *arguments)
-    assert error.value.code not in (None, 0)
-    line = error.value.code if isinstance(error.value.code, str) else capsys.readouterr().err.splitlines()[-1]
-    assert "\n" not in line
-    return line
 
 
 @pytest.mark.parametrize(

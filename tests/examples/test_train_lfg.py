@@ -28,7 +28,7 @@ from guidegen_diffusers.labels import CLASSES, TUMOR, split_tumor
 from guidegen_diffusers.phantom import SEEDS
 from guidegen_diffusers.text_encoder import small_text_encoder
 
-from .launch import KILLED, call, launch, load_script
+from .launch import KILLED, call, launch, load_script, refused
 
 
 SCRIPT = "train_lfg.py"
@@ -492,16 +492,6 @@ def test_the_loss_teaches_the_semantic_encoder_and_the_unet(script, tiny):
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
-
-
-def refused(capsys, script, *arguments):
-    """The one line that a run ends with before it trains."""
-    with pytest.raises(SystemExit) as error:
-        call(script, *arguments)
-    assert error.value.code not in (None, 0)
-    line = error.value.code if isinstance(error.value.code, str) else capsys.readouterr().err.splitlines()[-1]
-    assert "\n" not in line
-    return line
 
 
 @pytest.mark.parametrize(

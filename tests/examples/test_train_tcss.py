@@ -18,7 +18,7 @@ from guidegen_diffusers.data.phantom_set import write_phantoms
 from guidegen_diffusers.text_encoder import small_text_encoder
 
 from ..loopback_hub import LoopbackHub
-from .launch import KILLED, call, launch, load_script
+from .launch import KILLED, call, launch, load_script, refused
 
 
 SCRIPT = "train_tcss.py"
@@ -224,16 +224,6 @@ def test_a_checkpoint_takes_the_learning_rate_of_the_arguments(script, shown, fi
 
 
 # --------------------------------------------------------------------------------------------------------- bad input
-
-
-def refused(capsys, script, *arguments):
-    """The one line that a run ends with before it trains."""
-    with pytest.raises(SystemExit) as error:
-        call(script, *arguments)
-    assert error.value.code not in (None, 0)
-    line = error.value.code if isinstance(error.value.code, str) else capsys.readouterr().err.splitlines()[-1]
-    assert "\n" not in line
-    return line
 
 
 @pytest.mark.parametrize(
