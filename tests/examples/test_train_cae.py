@@ -35,15 +35,6 @@ CHECKED += ["--discriminator_start", JOIN, "--restart_steps", 3]
 SHORT = ["--max_train_steps", 2, "--checkpointing_steps", 100]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As in the processes of `launch`: sums of several threads differ in their last bits."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def script():
     return load_script(SCRIPT)
