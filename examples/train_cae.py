@@ -424,6 +424,8 @@ def train(args: argparse.Namespace) -> None:
     vae.train().to(memory_format=torch.channels_last_3d)
     if vae.rescaler is not None:
         vae.rescaler.requires_grad_(args.train_rescaler)
+    elif args.train_rescaler:
+        raise SystemExit("--train_rescaler: this autoencoder has none, for its window_sampling is none.")
     if args.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
     judges = Discriminators(args.discriminator_width)

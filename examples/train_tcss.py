@@ -119,6 +119,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("--text_encoder: expected a trained encoder (train_text_encoder.py) or one of the Hub.")
     if not args.kl_weight and not args.cross_entropy_weight:
         parser.error("--kl_weight, --cross_entropy_weight: both are 0, expected a loss.")
+    if args.num_validation_prompts < 1:
+        parser.error(f"--num_validation_prompts: got {args.num_validation_prompts}, expected 1 or more.")
     return args
 
 

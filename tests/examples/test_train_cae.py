@@ -22,6 +22,7 @@ from guidegen_diffusers import GuideGenPipeline, TorsoPhantom, VQModel3D, codebo
 from guidegen_diffusers.data.phantom_set import write_phantoms
 from guidegen_diffusers.phantom import SEEDS
 
+from ..loopback_hub import LoopbackHub
 from .launch import KILLED, call, launch, load_script, refused
 
 
@@ -572,3 +573,24 @@ def test_a_new_run_does_not_start_among_the_checkpoints_of_another(script, shown
     line = refused(capsys, script, *shown, *CHECKED, "--output_dir", finished)
     assert "checkpoint-12" in line
     assert "--resume_from_checkpoint latest" in line
+
+
+def test_a_rescaler_that_is_not_there_is_not_trained_in_silence(script, tmp_path, capsys):
+    plain = saved(tmp_path / "plain", window_sampling="none")
+    run = [*FEW, *SHORT, "--phantom", 2, "--pretrained_model_name_or_path", plain, "--train_rescaler"]
+    assert "--train_rescaler: this autoencoder has none" in refused(
+        capsys, script, *run, "--output_dir", tmp_path / "o"
+    )
+
+
+def test_what_was_trained_goes_to_the_hub_with_its_record_and_card(tmp_path):
+    with LoopbackHub() as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path / "home")}
+        run = [SCRIPT, *FEW, *SHORT, "--phantom", 2, "--output_dir", tmp_path / "run"]
+        result = launch(*run, "--push_to_hub", "--hub_model_id", "someone/torso", environment=environment)
+        assert result.returncode == 0, result.stderr
+        files = hub.files("someone/torso")
+    assert json.loads(files["training_cae.json"])["step"] == 2
+    assert "CAE, 2 steps" in files["README.md"].decode()
+    assert "vae/diffusion_pytorch_model.safetensors" in files
+    assert not [name for name in files if name.endswith((".bin", ".pkl"))]

@@ -28,6 +28,7 @@ from guidegen_diffusers.labels import CLASSES, TUMOR, split_tumor
 from guidegen_diffusers.phantom import SEEDS
 from guidegen_diffusers.text_encoder import small_text_encoder
 
+from ..loopback_hub import LoopbackHub
 from .launch import KILLED, call, launch, load_script, refused
 
 
@@ -582,3 +583,17 @@ def test_a_new_run_does_not_start_among_the_checkpoints_of_another(script, shown
     line = refused(capsys, script, *shown, *CHECKED, "--output_dir", finished)
     assert "checkpoint-12" in line
     assert "--resume_from_checkpoint latest" in line
+
+
+def test_what_was_trained_goes_to_the_hub_with_its_record_and_card(shown, tmp_path):
+    with LoopbackHub() as hub:
+        environment = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path / "home")}
+        run = [SCRIPT, *shown, *SHORT, "--output_dir", tmp_path / "run"]
+        result = launch(*run, "--push_to_hub", "--hub_model_id", "someone/torso", environment=environment)
+        assert result.returncode == 0, result.stderr
+        files = hub.files("someone/torso")
+    assert json.loads(files["training_lfg.json"])["step"] == 2
+    assert "LFG, 2 steps" in files["README.md"].decode()
+    for part in ("unet", "semantic_encoder"):
+        assert f"{part}/diffusion_pytorch_model.safetensors" in files
+    assert not [name for name in files if name.endswith((".bin", ".pkl"))]
