@@ -1,3 +1,4 @@
+from .classifier_3d import ATTRIBUTES, Classifier3D, Classifier3DOutput
 from .contrast_rescaler import ContrastRescaler
 from .segmenter_3d import Segmenter3D, Segmenter3DOutput
 from .semantic_encoder import SemanticEncoder3D
@@ -12,7 +13,10 @@ from .vq_model_3d import VQModel3D, VQModel3DOutput
 
 
 __all__ = [
+    "ATTRIBUTES",
     "CategoricalUNet3DConditionModel",
+    "Classifier3D",
+    "Classifier3DOutput",
     "ContrastRescaler",
     "LatentUNet3DConditionModel",
     "Segmenter3D",
