@@ -53,10 +53,17 @@ READING_TEXT = pytest.mark.parametrize(
 )
 CATEGORICAL, LATENT = CategoricalUNet3DConditionModel, LatentUNet3DConditionModel
 VARIANTS = pytest.mark.parametrize("variant", [CATEGORICAL, LATENT], ids=["categorical", "latent"])
+VOTES = {"patch_size": 2, "vote_windows": (3, 5)}
 NETWORKS = pytest.mark.parametrize(
     ("variant", "patch"),
-    [(CATEGORICAL, {}), (CATEGORICAL, {"patch_size": 2}), (CATEGORICAL, {"patch_size": 4}), (LATENT, {})],
-    ids=["categorical", "categorical-2", "categorical-4", "latent"],
+    [
+        (CATEGORICAL, {}),
+        (CATEGORICAL, {"patch_size": 2}),
+        (CATEGORICAL, {"patch_size": 4}),
+        (CATEGORICAL, VOTES),
+        (LATENT, {}),
+    ],
+    ids=["categorical", "categorical-2", "categorical-4", "categorical-votes", "latent"],
 )
 PATCHES = pytest.mark.parametrize("patch_size", [1, 2, 4])
 GRID = (8, 4, 12)  # of labels or latents, non-cubic
@@ -417,6 +424,51 @@ def test_coordinates_tell_places_apart(variant):
         step = features[True].diff(dim=axis)
         assert step.abs().max() > 1e-3
         assert torch.allclose(step, step[:, :1, :1, :1].expand_as(step), atol=1e-5), "linear along every axis"
+
+
+# ---- votes
+
+
+def test_untrained_votes_change_nothing():
+    with_votes, without = unet(CATEGORICAL, **VOTES), unet(CATEGORICAL, patch_size=2)
+    without.load_state_dict({k: v for k, v in with_votes.state_dict().items() if not k.startswith("votes")})
+    assert torch.equal(run(with_votes, *inputs(CATEGORICAL)), run(without, *inputs(CATEGORICAL)))
+
+
+@pytest.mark.parametrize("window", [3, 5])
+def test_votes_count_the_neighbours_of_each_class_and_not_the_voxel_itself(window):
+    model = unet(CATEGORICAL, patch_size=2, vote_windows=(window,))
+    sample, *rest = inputs(CATEGORICAL)
+    before = run(model, sample, *rest)
+    gains = torch.linspace(-1, 1, 21)
+    with torch.no_grad():
+        model.votes.gain.bias.copy_(gains)  # the same at all times
+    added = run(model, sample, *rest) - before
+    shown = torch.nn.functional.one_hot(sample.long(), 21).movedim(-1, 1).float()
+    cube = torch.ones(21, 1, window, window, window)
+    cube[:, :, window // 2, window // 2, window // 2] = 0
+    counts = torch.nn.functional.conv3d(shown, cube, padding=window // 2, groups=21)
+    assert counts.max() > 5
+    torch.testing.assert_close(added, counts * gains.view(1, -1, 1, 1, 1), atol=1e-4, rtol=1e-5)
+
+
+def test_gains_of_votes_follow_the_time():
+    model = unet(CATEGORICAL, **VOTES)
+    torch.nn.init.normal_(model.votes.gain.weight)
+    sample, _, text, mask = inputs(CATEGORICAL)
+    gains = []
+    with torch.no_grad():
+        for t in (100, 900):
+            logits = torch.zeros(2, 21, *GRID)
+            time = model.embed_time(sample, t, text, mask)
+            gains.append(model.votes(logits, sample, time))
+    assert not torch.allclose(*gains)
+
+
+@pytest.mark.parametrize("windows", [(2,), (1,), (7,), (3, 4)])
+def test_windows_that_have_no_middle_or_overflow_are_errors(windows):
+    with pytest.raises(ValueError, match=r"vote_windows: got .*, expected 3 or 5 voxels a side"):
+        unet(CATEGORICAL, vote_windows=windows)
 
 
 @VARIANTS

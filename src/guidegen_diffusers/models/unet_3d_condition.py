@@ -7,6 +7,8 @@ semantic latents and writes noise. Choices of ours where the paper is silent:
 
 - labels are embedded by a gather, `patch_size`^3 voxels at a time, and logits leave by depth-to-space, so that with
   `patch_size` 2 or 4 the trunk runs on 1/8 or 1/64 of the voxels;
+- `vote_windows`: to each voxel's logits is added, class by class, how many neighbours in cubes around it x_t shows,
+  with gains that the time sets: neighbours tell a speck of noise from a small tumour where a patch hardly can;
 - `num_knowledge_queries`: learned queries pool the text, once for each cross-attention level, beside its tokens;
 - `pool_text`: the mean text state joins the time embedding; `coordinates`: voxel positions join the stem.
 """
@@ -117,6 +119,43 @@ class KnowledgeQueries(nn.Module):
         return text, mask
 
 
+class NeighborVotes(nn.Module):
+    """Class counts in cubes around each voxel, itself left out, added to the logits with gains that the time sets.
+
+    Where neighbours are of one class, what x_t says for that class is linear in its count.
+    """
+
+    def __init__(self, windows: tuple[int, ...], num_classes: int, time_channels: int):
+        super().__init__()
+        if any(w % 2 == 0 or not 3 <= w <= 5 for w in windows):  # 7^3 voxels are more than a uint8 counts
+            raise ValueError(f"vote_windows: got {list(windows)}, expected 3 or 5 voxels a side.")
+        self.windows = tuple(windows)
+        self.gain = nn.Linear(time_channels, len(windows) * num_classes)
+        nn.init.zeros_(self.gain.weight)
+        nn.init.zeros_(self.gain.bias)
+
+    def forward(self, logits: torch.Tensor, sample: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        classes = torch.arange(logits.shape[1], device=sample.device, dtype=torch.uint8).view(1, -1, 1, 1, 1)
+        shown = (sample[:, None] == classes).to(torch.uint8)  # (B, N, X, Y, Z)
+        gains = self.gain(F.silu(time)).unflatten(1, (len(self.windows), -1))[..., None, None, None]
+        for i, window in enumerate(self.windows):
+            counts = box_sum(shown, window) - shown
+            logits = torch.addcmul(logits, counts.to(logits.dtype), gains[:, i])
+        return logits
+
+
+def box_sum(x: torch.Tensor, window: int) -> torch.Tensor:
+    """Sums over cubes of `window` voxels a side around each voxel; what lies outside counts 0."""
+    for dim in (2, 3, 4):
+        total = x.clone()
+        for shift in range(1, window // 2 + 1):
+            size = x.shape[dim] - shift
+            total.narrow(dim, 0, size).add_(x.narrow(dim, shift, size))
+            total.narrow(dim, shift, size).add_(x.narrow(dim, 0, size))
+        x = total
+    return x
+
+
 class UNet3DConditionModel(StrictModelMixin):
     """The body that both variants share, from stem features to head features; it is not used on its own."""
 
@@ -188,21 +227,30 @@ class UNet3DConditionModel(StrictModelMixin):
         if any(n % factor for n in size):
             raise ValueError(f"sample: got a grid of {tuple(size)}, expected multiples of {factor}.")
 
-    def trunk(
+    def embed_time(
         self,
-        x: torch.Tensor,  # (B, C_0, x, y, z): the stem's features
+        sample: torch.Tensor,  # (B, ...)
         timestep: torch.Tensor | float | int,
         text: torch.Tensor | None,  # (B, M, cross_attention_dim)
         mask: torch.Tensor | None,  # (B, M)
+    ) -> torch.Tensor:  # (B, time_channels), with the mean text state where it is pooled
+        time = self.time_proj(torch.as_tensor(timestep, device=sample.device).expand(len(sample))).to(self.dtype)
+        time = self.time_embedding(time)
+        if self.text_embedding is None:
+            return time
+        weight = text.new_ones(text.shape[:2]) if mask is None else mask.to(text.dtype)
+        mean = torch.einsum("bmc,bm->bc", text, weight) / weight.sum(1, keepdim=True).clamp(min=1)
+        return time + self.text_embedding(mean)
+
+    def trunk(
+        self,
+        x: torch.Tensor,  # (B, C_0, x, y, z): the stem's features
+        time: torch.Tensor,  # (B, time_channels)
+        text: torch.Tensor | None,
+        mask: torch.Tensor | None,
     ) -> torch.Tensor:
         if mask is not None:
             mask = mask.bool()
-        time = self.time_proj(torch.as_tensor(timestep, device=x.device).expand(len(x))).to(x.dtype)
-        time = self.time_embedding(time)
-        if self.text_embedding is not None:
-            weight = text.new_ones(text.shape[:2]) if mask is None else mask.to(text.dtype)
-            mean = torch.einsum("bmc,bm->bc", text, weight) / weight.sum(1, keepdim=True).clamp(min=1)
-            time = time + self.text_embedding(mean)
         if self.position_embedding is not None:
             axes = [torch.linspace(-1, 1, n, device=x.device, dtype=x.dtype) for n in x.shape[2:]]
             x = x + self.position_embedding(torch.stack(torch.meshgrid(*axes, indexing="ij"))[None])
@@ -241,6 +289,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         sample_size (`tuple[int, int, int]`): the label grid X, Y, Z that the network is made for.
         num_classes (`int`, defaults to 21): N.
         patch_size (`int`, defaults to 1): 1, 2 or 4; voxels a side that the trunk sees as one.
+        vote_windows (`tuple[int, ...]`, defaults to `()`): of 3 and 5; sides of the cubes whose neighbours vote.
         block_out_channels (`tuple[int, ...]`): widths of the levels; each level after the first halves the grid.
         layers_per_block (`int`, defaults to 2): residual blocks a level.
         cross_attention_dim (`int`, defaults to 768): width of the text states.
@@ -255,6 +304,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         sample_size: tuple[int, int, int] = (128, 128, 128),
         num_classes: int = 21,
         patch_size: int = 1,
+        vote_windows: tuple[int, ...] = (),
         block_out_channels: tuple[int, ...] = (32, 64, 128, 256),
         layers_per_block: int = 2,
         cross_attention_dim: int = 768,
@@ -285,6 +335,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         self.label_embedding = nn.EmbeddingBag(patch_size**3 * num_classes, width, mode="sum")
         kernel = 3 if patch_size == 1 else 1
         self.conv_out = nn.Conv3d(width, patch_size**3 * num_classes, kernel, padding=kernel // 2)
+        self.votes = NeighborVotes(vote_windows, num_classes, 4 * width) if vote_windows else None
 
     def forward(
         self,
@@ -302,8 +353,12 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         rows = patches + torch.arange(p**3, device=sample.device) * n
         x = self.label_embedding(rows.flatten(0, 3)).unflatten(0, rows.shape[:4])
         x = rearrange(x, "b x y z c -> b c x y z").to(self.dtype)
-        x = self.conv_out(self.trunk(x, timestep, encoder_hidden_states, encoder_attention_mask))
+        text, mask = encoder_hidden_states, encoder_attention_mask
+        time = self.embed_time(sample, timestep, text, mask)
+        x = self.conv_out(self.trunk(x, time, text, mask))
         logits = rearrange(x, "b (n p q r) x y z -> b n (x p) (y q) (z r)", p=p, q=p, r=p)
+        if self.votes is not None:
+            logits = self.votes(logits, sample, time)
         return UNet3DConditionOutput(sample=logits) if return_dict else (logits,)
 
 
@@ -361,6 +416,7 @@ class LatentUNet3DConditionModel(UNet3DConditionModel):
                 f"sample: got shape {tuple(sample.shape)}, expected (B, {self.config.in_channels}, x, y, z)."
             )
         self._check_grid(sample.shape[2:])
-        x = self.trunk(self.conv_in(sample), timestep, encoder_hidden_states, encoder_attention_mask)
-        x = self.conv_out(x)
+        text, mask = encoder_hidden_states, encoder_attention_mask
+        time = self.embed_time(sample, timestep, text, mask)
+        x = self.conv_out(self.trunk(self.conv_in(sample), time, text, mask))
         return UNet3DConditionOutput(sample=x) if return_dict else (x,)
