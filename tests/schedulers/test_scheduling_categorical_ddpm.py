@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from guidegen_diffusers import CategoricalDDPMScheduler
@@ -261,6 +262,49 @@ def test_steps_draw_from_the_posterior(timesteps, t, prediction_type):
     assert chi_square < 23.5  # 4 degrees of freedom, p = 1e-4
 
 
+def test_coherent_draws_give_each_voxel_what_independent_ones_do():
+    generator = torch.Generator().manual_seed(0)
+    drawn = {}
+    logits = torch.tensor([0.0, 1.0, -1.0, 0.5]).view(1, 4, 1, 1, 1).expand(400, 4, 5, 4, 6)
+    state = torch.zeros(400, 5, 4, 6, dtype=torch.uint8)
+    for coherence in (0.0, 2.0):
+        scheduler = CategoricalDDPMScheduler(num_classes=4, coherence=coherence)
+        scheduler.set_timesteps(timesteps=[900, 100])
+        drawn[coherence] = scheduler.step(logits, 900, state, generator).pred_original_sample
+    share = {c: F.one_hot(x.long(), 4).float().mean(0) for c, x in drawn.items()}  # (5, 4, 6, 4)
+    assert (share[2.0] - logits[0, :, 0, 0, 0].softmax(0)).abs().max() < 0.12  # five standard errors
+    assert (share[2.0].mean((0, 1, 2)) - share[0.0].mean((0, 1, 2))).abs().max() < 0.03
+
+
+def test_coherent_draws_of_neighbours_agree_and_of_strangers_do_not():
+    generator = torch.Generator().manual_seed(0)
+    scheduler = CategoricalDDPMScheduler(num_classes=2, coherence=2.0)
+    scheduler.set_timesteps(timesteps=[900, 100])
+    state = torch.zeros(1, 40, 40, 40, dtype=torch.uint8)
+    x = scheduler.step(torch.zeros(1, 2, 40, 40, 40), 900, state, generator).pred_original_sample[0].float()
+    assert (x[1:] == x[:-1]).float().mean() > 0.8
+    assert (x[:, :, 1:] == x[:, :, :-1]).float().mean() > 0.8
+    assert abs((x[20:] == x[:-20]).float().mean() - 0.5) < 0.1
+
+
+def test_a_tumour_that_may_lie_anywhere_comes_in_few_pieces():
+    rare = torch.tensor([0.0, -4.0]).view(1, 2, 1, 1, 1).expand(1, 2, 32, 32, 32)
+    pieces = {}
+    for coherence in (0.0, 2.0):
+        scheduler = CategoricalDDPMScheduler(num_classes=2, coherence=coherence)
+        scheduler.set_timesteps(timesteps=[900, 100])
+        state = torch.zeros(1, 32, 32, 32, dtype=torch.uint8)
+        x = scheduler.step(rare, 900, state, torch.Generator().manual_seed(0)).pred_original_sample[0]
+        pieces[coherence] = ndimage.label(x.numpy())[1]
+    assert pieces[2.0] < pieces[0.0] / 5
+
+
+@pytest.mark.parametrize("coherence", [-1.0, 1000.0, float("nan")])
+def test_a_coherence_that_cannot_be_is_an_error(coherence):
+    with pytest.raises(ValueError, match=r"coherence: got .*, expected 0 or a few voxels"):
+        CategoricalDDPMScheduler(coherence=coherence)
+
+
 def test_the_last_step_takes_the_argmax_and_draws_nothing():
     scheduler = CategoricalDDPMScheduler()
     scheduler.set_timesteps(4)
@@ -390,7 +434,9 @@ def test_the_state_is_uint8_all_the_way():
 
 
 def test_config_survives_a_round_trip(tmp_path):
-    scheduler = CategoricalDDPMScheduler(500, num_classes=7, cosine_offset=0.01, prediction_type="leave_one_out")
+    scheduler = CategoricalDDPMScheduler(
+        500, num_classes=7, cosine_offset=0.01, prediction_type="leave_one_out", coherence=2.0
+    )
     scheduler.save_pretrained(tmp_path)
     again = CategoricalDDPMScheduler.from_pretrained(tmp_path)
     assert {k: v for k, v in again.config.items() if k[0] != "_"} == dict(
@@ -399,6 +445,7 @@ def test_config_survives_a_round_trip(tmp_path):
         cosine_offset=0.01,
         max_beta=0.999,
         prediction_type="leave_one_out",
+        coherence=2.0,
     )
     assert torch.equal(again.alphas_cumprod, scheduler.alphas_cumprod)
     assert CategoricalDDPMScheduler.from_config(scheduler.config).config.num_classes == 7

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
@@ -190,6 +191,10 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         num_classes (`int`, defaults to 21): N.
         cosine_offset (`float`, defaults to 0.008): s of the cosine schedule.
         max_beta (`float`, defaults to 0.999): the ceiling of beta_t.
+        coherence (`float`, defaults to 0.0): how far neighbours' draws of x_0 agree: the standard deviation, in
+            voxels, of the Gaussian that smooths the noise they are drawn with. Every voxel is drawn from the same f as
+            without; but a tumour that may lie anywhere comes as one piece, where independent draws of a long step
+            scatter it and the next step takes the crumbs for noise.
         prediction_type (`str`, defaults to `"sample"`):
             `"sample"`: the logits are those of p(x_0 | x_t), as in the paper. `"leave_one_out"`: the logits of a voxel
             leave out what its own x_t says, and the scheduler adds that evidence, log q(x_t | x_0), exactly.
@@ -206,11 +211,14 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         cosine_offset: float = 0.008,
         max_beta: float = 0.999,
         prediction_type: str = "sample",
+        coherence: float = 0.0,
     ):
         if not 2 <= num_classes <= 256:
             raise ValueError(f"num_classes: got {num_classes}, expected 2..256 (states are uint8).")
         if prediction_type not in ("sample", "leave_one_out"):
             raise ValueError(f"prediction_type: got {prediction_type!r}, expected 'sample' or 'leave_one_out'.")
+        if not 0 <= coherence <= 100:
+            raise ValueError(f"coherence: got {coherence}, expected 0 or a few voxels.")
         t = torch.arange(num_train_timesteps + 1, dtype=torch.float64)
         f = torch.cos((t / num_train_timesteps + cosine_offset) / (1 + cosine_offset) * math.pi / 2) ** 2
         self.betas = (1 - f[1:] / f[:-1]).clamp(max=max_beta)  # beta_1..beta_T
@@ -320,7 +328,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         kernel = self._kernel(t, s)
         device = model_output.device
         if s > 0:
-            u = _draw(sample.shape, generator, device, torch.rand).flatten(1)  # picks c
+            u = _draw(sample.shape, generator, device, self._uniform).flatten(1)  # picks c
             v = _draw(sample.shape, generator, device, torch.rand).flatten(1)  # picks the road
             anything = self.sample_noise(sample.shape, generator, device).flatten(1)
             diff, same = kernel.true_posterior(self.config.num_classes)
@@ -346,6 +354,19 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         if not return_dict:
             return previous, original
         return CategoricalDDPMSchedulerOutput(prev_sample=previous, pred_original_sample=original)
+
+    def _uniform(self, shape: tuple[int, ...], **options) -> torch.Tensor:
+        """Uniform numbers (B, X, Y, Z), each uniform on its own; near each other alike where there is `coherence`."""
+        sigma = self.config.coherence
+        if not sigma:
+            return torch.rand(shape, **options)
+        reach = math.ceil(3 * sigma)
+        kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=options["device"]) / sigma) ** 2)
+        kernel /= kernel.square().sum().sqrt()  # of unit variance before and after
+        noise = torch.randn((shape[0], 1, *(n + 2 * reach for n in shape[1:])), **options)
+        for dim in range(3):
+            noise = F.conv3d(noise, kernel.view([-1 if d == dim + 2 else 1 for d in range(5)]))
+        return torch.special.ndtr(noise[:, 0]).clamp_(max=1 - 2**-24)
 
     def posterior(
         self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor, previous_timestep: int
