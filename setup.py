@@ -32,9 +32,15 @@ setup(
         "scipy>=1.13",  # label geometry
         "pillow>=10.1",  # previews; the first with a scalable font of its own
         "pydicom>=3.0",  # DICOM series; Pillow decodes their JPEG 2000
+        "pyarrow>=17.0",  # Parquet shards; `datasets` stands on it
+        "filelock>=3.12",  # processes that close a set together; `huggingface_hub` stands on it
+        "matplotlib>=3.8",  # plots of reports
         "tqdm>=4.66",  # progress bars
         "typer>=0.15",  # the command line
     ],
-    extras_require={"test": ["pytest>=8.0", "hypothesis>=6.100", "ruff>=0.9"]},
+    extras_require={
+        "features": ["torchvision>=0.21"],  # 2-D and video networks of metrics; the release that goes with torch 2.6
+        "test": ["pytest>=8.0", "hypothesis>=6.100", "ruff>=0.9"],
+    },
     entry_points={"console_scripts": ["guidegen = guidegen_diffusers.cli:app"]},
 )

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from guidegen_diffusers import Case, CaseDataset, GuideGenPipeline
@@ -181,3 +182,56 @@ def test_phantoms_of_nowhere_are_refused_in_one_line(tmp_path, arguments, words)
     assert result.exit_code == 1
     assert words in result.output
     assert not (tmp_path / "a").exists()
+
+
+SET = ["synthesize", "--steps", 2, "--mask-steps", 2, "--no-gate"]
+
+
+@pytest.fixture
+def threads():
+    """The command computes in as many threads as it is told."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_file_of_prompts_becomes_a_set_and_a_second_call_finds_it(tmp_path):
+    (tmp_path / "a.txt").write_text("A woman with lung cancer.\nno tumour\n")
+    asked = [*SET, "--prompts", tmp_path / "a.txt", "--split", "test", "--output", tmp_path / "set"]
+    assert "2 of 2 cases made\n" in run(*asked).output
+    assert [row["sites"] for row in CaseDataset(tmp_path / "set", "test").rows][1] == ["none"]
+    assert "2 of 2 cases made; 2 cases were there" in run(*asked).output
+
+
+@pytest.mark.usefixtures("threads")
+def test_a_set_of_the_prior_takes_the_form_it_is_asked_for(tmp_path):
+    asked = ["--count", 1, "--sites", "kidney", "--format", "nnunet", "--classes", "tumor", "--classes", "kidney"]
+    assert run(*SET, *asked, "--regions", "--output", tmp_path / "Dataset007_K").exit_code == 0
+    labels = json.loads((tmp_path / "Dataset007_K/dataset.json").read_text())["labels"]
+    assert labels["kidney"] == [1, labels["kidney_tumor"]]
+
+
+@pytest.mark.usefixtures("threads")
+def test_noise_does_not_pass_the_gate_and_the_command_says_so(tmp_path):
+    result = run("synthesize", "--steps", 2, "--mask-steps", 2, "--count", 1, "--redraws", 1, "--output", tmp_path)
+    assert result.exit_code == 1
+    assert "the gate refused every draw of all 1 cases" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "--count: got none, expected how many cases the prior is to draw"),
+        (["--prompts", "a.txt", "--sites", "lung"], "--sites, --balance: got them with --prompts"),
+        (["--count", 1, "--regions"], "--classes, --regions: got --format nifti, expected nnunet"),
+        (["--count", 1, "--format", "nnunet", "--push-to-hub", "a/b"], "--push-to-hub: got --format nnunet"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt: no such file, expected prompts as text, JSONL or CSV"),
+    ],
+)
+def test_sets_that_cannot_be_asked_for_are_refused_in_one_line(tmp_path, arguments, words):
+    result = run(*SET, *arguments, "--output", tmp_path / "set")
+    assert result.exit_code == 1
+    assert words in result.output
+    assert not (tmp_path / "set").exists()

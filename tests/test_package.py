@@ -21,7 +21,8 @@ FLOORS = [
     {"case", "tumor_sites"},
     {"schedulers", "models", "phantom"},
     {"data", "metrics"},
-    {"pipelines"},
+    {"pipelines", "evaluation"},
+    {"synthesis"},
     {"cli"},
 ]
 

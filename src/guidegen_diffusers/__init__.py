@@ -7,9 +7,11 @@ from .case import Case
 from .checkpoints import available_checkpoints, bundled_checkpoint
 from .configs import available_configs, load_config
 from .data import CaseDataset
+from .evaluation import evaluate
 from .grid import Grid
 from .models import (
     CategoricalUNet3DConditionModel,
+    Classifier3D,
     ContrastRescaler,
     LatentUNet3DConditionModel,
     Segmenter3D,
@@ -22,6 +24,7 @@ from .phantom import TorsoPhantom
 from .pipelines import GuideGenPipeline, GuideGenPipelineOutput
 from .prompts import ClinicalPrompt
 from .schedulers import CategoricalDDPMScheduler
+from .synthesis import synthesize
 from .tumor_sites import find_site
 
 
@@ -30,6 +33,7 @@ __all__ = [
     "CaseDataset",
     "CategoricalDDPMScheduler",
     "CategoricalUNet3DConditionModel",
+    "Classifier3D",
     "ClinicalPrompt",
     "ContrastRescaler",
     "Grid",
@@ -46,9 +50,11 @@ __all__ = [
     "available_configs",
     "bundled_checkpoint",
     "codebook_use",
+    "evaluate",
     "find_site",
     "labels",
     "load_config",
+    "synthesize",
 ]
 
 register(

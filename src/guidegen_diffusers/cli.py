@@ -193,5 +193,149 @@ def prepare(
     typer.echo(f"{output}: {summary}; report.csv has a line for each")
 
 
+@app.command()
+def synthesize(
+    output: Annotated[Path, typer.Option(help="Folder of the set; for nnunet called Dataset101_Name.")],
+    prompts: Annotated[
+        Path | None, typer.Option(help="File of prompts: text (one a line), JSONL or CSV; the prior unless given.")
+    ] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="How many cases; one a prompt of the file.")] = None,
+    sites: Annotated[
+        list[str] | None, typer.Option(help="Organ (lung, kidney, colon), site, or none, of the prior; repeatable.")
+    ] = None,
+    balance: Annotated[Literal["sites"] | None, typer.Option(help="sites: each as often as the others.")] = None,
+    form: Annotated[
+        Literal["nifti", "nnunet", "datasets"], typer.Option("--format", help="What the set is to be read by.")
+    ] = "nifti",
+    classes: Annotated[
+        list[str] | None, typer.Option(help="nnunet: all, organs, tumor, or names of classes; repeatable.")
+    ] = None,
+    regions: Annotated[bool, typer.Option("--regions", help="nnunet: regions, tumours by organ.")] = False,
+    model: Annotated[
+        str, typer.Option(help="A bundled pipeline, a folder, a Hub id, or an untrained configuration.")
+    ] = "tiny",
+    seed: Annotated[int, typer.Option(min=0, help="Of the set; no two cases or splits share a draw.")] = 0,
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
+    gate: Annotated[bool, typer.Option(help="Refuse cases without the prompted site or of no body's organs.")] = True,
+    redraws: Annotated[int, typer.Option(min=0, help="How often a refused case is drawn again.")] = 3,
+    batch: Annotated[int, typer.Option(min=1, help="Cases drawn at once.")] = 1,
+    steps: Annotated[int | None, typer.Option(help="Steps of the CT stage.")] = None,
+    mask_steps: Annotated[int | None, typer.Option(help="Steps of the mask stage.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance of the CT stage.")] = None,
+    mask_guidance: Annotated[float | None, typer.Option(help="Guidance of the mask stage.")] = None,
+    push_to_hub: Annotated[str | None, typer.Option(help="Repository to upload the complete set to, private.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of each process, on a CPU; they belong to the set.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda (one for each process), mps.")] = "cpu",
+    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of the networks.")] = "fp32",
+) -> None:
+    """Make a set of cases to train on, checked and counted. Goes on where it was stopped; many processes share it."""
+    import torch
+
+    from . import data
+    from .synthesis import Gate, NiftiForm, NnunetForm, ParquetForm, Plan, parquet
+    from .synthesis import synthesize as run
+
+    # as torchrun, and accelerate through it, numbers processes; they need not talk to each other
+    rank, world, place = (int(os.environ.get(name, 0)) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    settings = {
+        "num_inference_steps": steps,
+        "mask_num_inference_steps": mask_steps,
+        "guidance_scale": guidance,
+        "mask_guidance_scale": mask_guidance,
+    }
+    settings = {name: value for name, value in settings.items() if value is not None}
+    with _one_line_errors():
+        if (classes or regions) and form != "nnunet":
+            raise ValueError(f"--classes, --regions: got --format {form}, expected nnunet.")
+        if push_to_hub and form == "nnunet":
+            raise ValueError("--push-to-hub: got --format nnunet, expected nifti or datasets.")
+        if prompts is not None and (sites or balance):
+            raise ValueError("--sites, --balance: got them with --prompts, whose prompts say where tumours are.")
+        if prompts is None and count is None:
+            raise ValueError("--count: got none, expected how many cases the prior is to draw (or --prompts).")
+        if prompts is not None:
+            plan = Plan.from_file(prompts, count, seed, split)
+        else:
+            plan = Plan.from_prior(count, sites or (), balance, seed, split)
+        written = {
+            "nifti": NiftiForm,
+            "datasets": ParquetForm,
+            "nnunet": lambda: NnunetForm(classes or ["all"], regions),
+        }
+        torch.set_num_threads(threads)
+        device = f"cuda:{place}" if device == "cuda" else device
+        pipe = _load(model, {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype], device)
+        pipe.set_progress_bar_config(disable=True)
+        summary = run(
+            pipe,
+            plan,
+            output,
+            written[form](),
+            Gate() if gate else None,
+            redraws,
+            batch,
+            rank,
+            max(world, 1),
+            **settings,
+        )
+        typer.echo(f"{output}: {summary}")
+        if push_to_hub and summary.closed:
+            push = data.push_to_hub if form == "nifti" else parquet.push_to_hub
+            typer.echo(push(output, push_to_hub))
+
+
+@app.command()
+def evaluate(
+    real: Annotated[Path, typer.Option(help="Real cases that no training saw: a data set, its split, or cases.")],
+    synthetic: Annotated[Path, typer.Option(help="Generated cases, on the same grid.")],
+    output: Annotated[Path, typer.Option(help="Folder of the report.")],
+    train: Annotated[
+        Path | None, typer.Option(help="What the generator was trained on, for the audit of copies.")
+    ] = None,
+    segmenter: Annotated[
+        str | None, typer.Option(help="Folder or Hub id of a segmenter that reads the CTs (train_segmenter.py).")
+    ] = None,
+    predictions: Annotated[
+        tuple[Path, Path] | None, typer.Option(help="Another segmenter's readings of both sets, real first.")
+    ] = None,
+    predictions_version: Annotated[
+        str, typer.Option(help="Ids of predictions: auto, 1 or 2 (TotalSegmentator), ours.")
+    ] = "auto",
+    slices: Annotated[
+        tuple[str, Path] | None, typer.Option(help="2-D network of torchvision and its weights, for FID in 3 planes.")
+    ] = None,
+    video: Annotated[
+        tuple[str, Path] | None, typer.Option(help="Video network of torchvision and its weights, for FVD.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=2, help="The first so many cases of each set.")] = None,
+    pictures: Annotated[int, typer.Option(min=0, help="How many of the worst and best cases are drawn.")] = 3,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a report that exists.")] = False,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+) -> None:
+    """Hold a synthetic set against a real one: prompts, anatomy, intensity, distances, copies; one report."""
+    from .evaluation import evaluate as run
+    from .metrics import SliceFeatures, VideoFeatures
+    from .models import Segmenter3D
+
+    with _one_line_errors():
+        report = run(
+            real,
+            synthetic,
+            output,
+            segmenter=None if segmenter is None else Segmenter3D.from_pretrained(segmenter).to(device),
+            train=train,
+            predictions=predictions,
+            predictions_scheme=predictions_version,
+            slices=None if slices is None else SliceFeatures(*slices, device=device),
+            video=None if video is None else VideoFeatures(*video, device=device),
+            limit=limit,
+            pictures=pictures,
+            overwrite=overwrite,
+        )
+    asked = report["prompts"]["synthetic"]["as_prompted"]
+    told = "no prompt says a site" if asked is None else f"site as prompted {asked['share']:.1%} of {asked['of']}"
+    typer.echo(f"{output}: {told}; report.md says the rest")
+
+
 if __name__ == "__main__":
     app()

@@ -1,0 +1,60 @@
+"""The figures of one case: what its label map shows, what its CT shows, and how well the two fit each other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..case import Case
+from ..metrics import (
+    cardiothoracic_ratio,
+    dice,
+    emphysema_share,
+    hd95,
+    mean_hu,
+    organ_volumes,
+    stray_fraction,
+    tumor_contrast,
+)
+from ..models import Segmenter3D
+from ..prompts import ClinicalPrompt
+from ..tumor_sites import find_site
+
+
+__all__ = ["measure_case", "prompted_sites", "read_ct"]
+
+
+def prompted_sites(case: Case) -> list[str] | None:
+    """The sites that a case was asked to show; None where neither attributes nor prompt narrow them down."""
+    sites = case.attributes.get("sites") or ClinicalPrompt.parse(case.prompt).as_dict()["sites"]
+    return list(sites) if len(sites) < len(ClinicalPrompt().sites) else None
+
+
+@torch.no_grad()
+def read_ct(segmenter: Segmenter3D, ct: np.ndarray) -> np.ndarray:
+    """The segmenter's reading of a CT, (X, Y, Z) `uint8`."""
+    return segmenter.segment(torch.from_numpy(ct)[None].to(segmenter.device))[0].cpu().numpy()
+
+
+def measure_case(case: Case, reading: np.ndarray | None = None) -> dict[str, Any]:
+    """JSON values; what needs a CT is None without one, what needs a `reading` of it by a segmenter likewise."""
+    findings, spacing = find_site(case.labels, case.affine), case.grid.spacing
+    figures: dict[str, Any] = {
+        "prompted": prompted_sites(case),
+        "site": findings.site,
+        "tumors": findings.count,
+        "volumes": organ_volumes(case.labels, case.affine),
+        "stray": stray_fraction(case.labels),
+        "cardiothoracic_ratio": cardiothoracic_ratio(case.labels, case.affine),
+    }
+    if case.ct is not None:
+        figures |= {
+            "hu": mean_hu(case.ct, case.labels),
+            "contrast": tumor_contrast(case.ct, case.labels, float(spacing.mean())),
+            "emphysema_share": emphysema_share(case.ct, case.labels),
+        }
+    if reading is not None:
+        figures |= {"dice": dice(reading, case.labels), "hd95": hd95(reading, case.labels, spacing)}
+    return figures
