@@ -40,7 +40,7 @@ setup(
     ],
     extras_require={
         "features": ["torchvision>=0.21"],  # 2-D and video networks of metrics; the release that goes with torch 2.6
-        "test": ["pytest>=8.0", "hypothesis>=6.100", "ruff>=0.9"],
+        "test": ["pytest>=8.0", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"],
     },
     entry_points={"console_scripts": ["guidegen = guidegen_diffusers.cli:app"]},
 )

@@ -1,9 +1,13 @@
-"""One tiny pipeline for all tests: real components, random weights, seconds a call."""
+"""One tiny pipeline for all tests (real components, random weights, seconds a call), and one thread a process."""
 
 import pytest
 import torch
 
 from guidegen_diffusers import GuideGenPipeline
+
+
+# Tests run in several processes, and sums of several threads differ in their last bits where runs are compared.
+torch.set_num_threads(1)
 
 
 @pytest.fixture
