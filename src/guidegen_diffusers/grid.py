@@ -16,7 +16,7 @@ from scipy import ndimage, sparse
 from .labels import NUM_CLASSES
 
 
-__all__ = ["Grid", "check_affine"]
+__all__ = ["Grid", "check_affine", "describe_grid"]
 
 _SLAB = 4  # planes
 
@@ -31,6 +31,11 @@ def check_affine(affine: np.ndarray, what: str = "affine") -> np.ndarray:
     if abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise ValueError(f"{what}: got a singular matrix {affine.tolist()}, expected three independent axes.")
     return affine
+
+
+def describe_grid(shape: Sequence[int], spacing: Sequence[float]) -> str:
+    """Shape and spacing in words."""
+    return f"{' x '.join(map(str, shape))} voxels of {' x '.join(f'{s:g}' for s in spacing)} mm"
 
 
 @dataclass(frozen=True, eq=False)

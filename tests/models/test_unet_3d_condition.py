@@ -12,6 +12,7 @@ from guidegen_diffusers.models.unet_3d_condition import (
     AttentionBlock3D,
     CategoricalUNet3DConditionModel,
     LatentUNet3DConditionModel,
+    NeighborVotes,
 )
 
 
@@ -450,6 +451,24 @@ def test_votes_count_the_neighbours_of_each_class_and_not_the_voxel_itself(windo
     counts = torch.nn.functional.conv3d(shown, cube, padding=window // 2, groups=21)
     assert counts.max() > 5
     torch.testing.assert_close(added, counts * gains.view(1, -1, 1, 1, 1), atol=1e-4, rtol=1e-5)
+
+
+def test_the_gradient_of_votes_is_that_of_the_sum_written_out():
+    votes = NeighborVotes((3, 5), 4, 8).double()
+    torch.nn.init.normal_(votes.gain.weight)
+    sample = torch.randint(0, 4, (2, 6, 5, 7), dtype=torch.uint8)
+    logits = torch.randn(2, 4, 6, 5, 7, dtype=torch.float64, requires_grad=True)
+    time, weight = torch.randn(2, 8, dtype=torch.float64, requires_grad=True), torch.randn_like(logits)
+    leaves = (logits, time, *votes.parameters())
+    shown = torch.nn.functional.one_hot(sample.long(), 4).movedim(-1, 1).double()
+    gains = votes.gain(torch.nn.functional.silu(time)).view(2, 2, 4, 1, 1, 1)
+    expected = logits
+    for i, window in enumerate(votes.windows):
+        cube = torch.ones(4, 1, window, window, window, dtype=torch.float64)
+        counts = torch.nn.functional.conv3d(shown, cube, padding=window // 2, groups=4) - shown
+        expected = expected + gains[:, i] * counts
+    expected = torch.autograd.grad((expected * weight).sum(), leaves)
+    torch.testing.assert_close(torch.autograd.grad((votes(logits, sample, time) * weight).sum(), leaves), expected)
 
 
 def test_gains_of_votes_follow_the_time():

@@ -17,6 +17,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import torch
 from huggingface_hub import HfApi
 
 from ..case import Case
+from ..grid import describe_grid
 from .card import MARK, dataset_card
 from .volume import Volume, VolumeError
 
@@ -39,6 +41,19 @@ NAME = re.compile(r"[^\W_][\w .+@=()-]{0,199}")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")  # `datasets` would make a time of it
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all; what a full disk took of it is given back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")  # one name a file: the next run writes over it
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
 def write_case(folder: str | os.PathLike, split: str, name: str, case: Case) -> dict[str, Any]:
     """Write both volumes of a case, each complete or not at all; returns its row for `DatasetWriter.append`."""
     check_name(name)
@@ -48,10 +63,7 @@ def write_case(folder: str | os.PathLike, split: str, name: str, case: Case) -> 
     row = _row(name, case)
     for volume, image in case.nifti_images().items():
         target = Path(folder) / split / row[f"{volume}_file_name"]
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f".{target.name}.partial")  # one name a case: the next run writes over it
-        partial.write_bytes(gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
-        os.replace(partial, target)
+        replace_file(target, gzip.compress(image.to_bytes(), compresslevel=4, mtime=0))
     return row
 
 
@@ -128,7 +140,7 @@ class DatasetWriter:
         listed = _parse(whole, path)
         rows = [row for row in listed if not _missing(path.parent, row)]
         if len(rows) != len(listed) or whole != content:
-            _replace(path, _lines(rows))
+            replace_file(path, _lines(rows))
         if rows:
             self.rows[split] = rows
             self.finished |= {row["name"] for row in rows}
@@ -138,8 +150,9 @@ class DatasetWriter:
         ours = (list(shape), [round(float(s), 6) for s in spacing])
         for row in (row for rows in self.rows.values() for row in rows[:1]):
             if (row["shape"], row["spacing"]) != ours:
+                there = describe_grid(row["shape"], row["spacing"])
                 raise ValueError(
-                    f"{self.folder}: holds cases of {_grid(row['shape'], row['spacing'])}, got {_grid(*ours)}; "
+                    f"{self.folder}: holds cases of {there}, got {describe_grid(*ours)}; "
                     "choose another folder, or overwrite."
                 )
 
@@ -163,15 +176,15 @@ class DatasetWriter:
             rows.sort(key=lambda row: row["name"])
             path = self.folder / split / METADATA
             if path.read_bytes() != _lines(rows):
-                _replace(path, _lines(rows))
+                replace_file(path, _lines(rows))
         card = self.folder / CARD
         ours = not card.exists() or MARK in card.read_text(encoding="utf-8", errors="replace")
         if self.rows and ours:  # a card that someone wrote stays
             counts = {split: len(self.rows[split]) for split in SPLITS if split in self.rows}
             first = next(iter(self.rows.values()))[0]
             every = [row["synthetic"] for rows in self.rows.values() for row in rows]
-            grid = _grid(first["shape"], first["spacing"])
-            _replace(card, dataset_card(counts, grid, sum(every), self.about).encode())
+            grid = describe_grid(first["shape"], first["spacing"])
+            replace_file(card, dataset_card(counts, grid, sum(every), self.about).encode())
 
     def __enter__(self) -> DatasetWriter:
         return self
@@ -203,16 +216,6 @@ def _missing(folder: Path, row: dict[str, Any]) -> str | None:
     return next((row[key] for key in ("ct_file_name", "labels_file_name") if not (folder / row[key]).is_file()), None)
 
 
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
-
-
-def _grid(shape: Sequence[int], spacing: Sequence[float]) -> str:
-    return f"{' x '.join(map(str, shape))} voxels of {' x '.join(f'{s:g}' for s in spacing)} mm"
-
-
 class CaseDataset(torch.utils.data.Dataset):
     """One split of a data set as `write_case` and `DatasetWriter` leave it; `rows` is what is known without reading.
 
@@ -233,7 +236,7 @@ class CaseDataset(torch.utils.data.Dataset):
         for row in self.rows:
             if missing := _missing(self.folder, row):
                 raise FileNotFoundError(f"{self.folder / missing}: no such file, though {METADATA} lists it.")
-        grids = {_grid(row["shape"], row["spacing"]): row["name"] for row in self.rows}
+        grids = {describe_grid(row["shape"], row["spacing"]): row["name"] for row in self.rows}
         if len(grids) > 1:
             found = "; ".join(f"{grid} ({name})" for grid, name in list(grids.items())[:3])
             raise ValueError(f"{path}: got cases of {found}; expected one grid, so that they fit one batch.")

@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..case import Case
+from ..case import RECORD, Case
 from ..data import CaseDataset
 from ..data.dataset import METADATA, SPLITS
+from ..grid import describe_grid
 
 
 __all__ = ["CaseSet"]
-
-RECORD = "case.json"
 
 
 class CaseSet(Sequence):
@@ -53,7 +52,7 @@ class CaseSet(Sequence):
         self.names: list[str] = [row["name"] for row in rows][:limit]
         grids = {(tuple(row["shape"]), tuple(np.round(row["spacing"], 3))): row["name"] for row in rows}
         if len(grids) > 1:
-            found = "; ".join(f"{_words(*grid)} ({name})" for grid, name in list(grids.items())[:3])
+            found = "; ".join(f"{describe_grid(*grid)} ({name})" for grid, name in list(grids.items())[:3])
             raise ValueError(f"{folder}: got cases of {found}; expected one grid.")
         self.shape, self.spacing = next(iter(grids))
 
@@ -68,7 +67,7 @@ class CaseSet(Sequence):
 
     @property
     def grid(self) -> str:
-        return _words(self.shape, self.spacing)
+        return describe_grid(self.shape, self.spacing)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,7 +79,3 @@ class CaseSet(Sequence):
 
     def __iter__(self) -> Iterator[Case]:
         return (self[i] for i in range(len(self)))
-
-
-def _words(shape: Sequence[int], spacing: Sequence[float]) -> str:
-    return f"{' x '.join(map(str, shape))} voxels of {' x '.join(f'{s:g}' for s in spacing)} mm"

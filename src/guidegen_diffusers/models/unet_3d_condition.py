@@ -137,11 +137,38 @@ class NeighborVotes(nn.Module):
     def forward(self, logits: torch.Tensor, sample: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         classes = torch.arange(logits.shape[1], device=sample.device, dtype=torch.uint8).view(1, -1, 1, 1, 1)
         shown = (sample[:, None] == classes).to(torch.uint8)  # (B, N, X, Y, Z)
-        gains = self.gain(F.silu(time)).unflatten(1, (len(self.windows), -1))[..., None, None, None]
-        for i, window in enumerate(self.windows):
-            counts = box_sum(shown, window) - shown
-            logits = torch.addcmul(logits, counts.to(logits.dtype), gains[:, i])
-        return logits
+        gains = self.gain(F.silu(time)).unflatten(1, (len(self.windows), -1))
+        return _AddVotes.apply(logits, gains.to(logits.dtype), *(box_sum(shown, w) - shown for w in self.windows))
+
+
+class _AddVotes(torch.autograd.Function):
+    """logits + sum_w gain_w counts_w. Counts stay `uint8` between the passes, and no product is ever stored."""
+
+    @staticmethod
+    def forward(ctx, logits, gains, *counts):  # (B, N, X, Y, Z), (B, W, N), W times (B, N, X, Y, Z)
+        ctx.save_for_backward(gains, *counts)
+        out = logits.clone()
+        for i, count in enumerate(counts):
+            out.addcmul_(count.to(out.dtype), gains[:, i, :, None, None, None])
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        gains, *counts = ctx.saved_tensors
+        wide = torch.promote_types(grad.dtype, torch.float32)
+        sums = torch.stack(
+            [
+                torch.stack([_dots(item, count[b], wide) for count in counts])
+                for b, item in enumerate(grad)  # an item at a time, so that what is made of it stays in a cache
+            ]
+        )
+        return grad, sums.to(gains.dtype), *[None] * len(counts)
+
+
+def _dots(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Inner products, class by class: two (N, X, Y, Z) to (N,)."""
+    return torch.linalg.vecdot(x.flatten(1).to(dtype), y.flatten(1).to(dtype))
 
 
 def box_sum(x: torch.Tensor, window: int) -> torch.Tensor:

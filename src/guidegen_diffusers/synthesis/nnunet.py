@@ -18,11 +18,11 @@ import numpy as np
 from scipy import ndimage
 
 from ..case import Case
+from ..data.dataset import replace_file
 from ..labels import CLASSES, TUMOR, LabelClass, split_tumor
 from ..prompts.attributes import ORGANS, organ_of
 from ..tumor_sites import ELSEWHERE, find_site
 from .form import Form
-from .records import replace_file
 
 
 __all__ = ["NnunetForm"]

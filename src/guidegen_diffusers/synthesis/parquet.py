@@ -15,9 +15,9 @@ from huggingface_hub import HfApi
 
 from ..case import Case
 from ..data.card import MARK, dataset_card
-from ..data.dataset import CARD, SPLITS, write_case
+from ..data.dataset import CARD, SPLITS, replace_file, write_case
+from ..grid import describe_grid
 from .form import Form
-from .records import replace_file
 
 
 __all__ = ["ParquetForm", "features", "push_to_hub"]
@@ -123,9 +123,7 @@ class ParquetForm(Form):
             split: sum(read_metadata(path).num_rows for path in (output / split).glob("*.parquet")) for split in SPLITS
         }
         counts = {split: count for split, count in counts.items() if count}
-        spacing = " x ".join(f"{s:g}" for s in row["spacing"])
-        grid = f"{' x '.join(map(str, row['shape']))} voxels of {spacing} mm"
-        text = dataset_card(counts, grid, sum(counts.values()), about)
+        text = dataset_card(counts, describe_grid(row["shape"], row["spacing"]), sum(counts.values()), about)
         lines = [line for line in text.splitlines() if "CaseDataset" not in line]  # it reads NIfTI files alone
         replace_file(card, ("\n".join(lines) + "\n").encode())
 

@@ -13,29 +13,17 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from ..data.dataset import replace_file
 
-__all__ = ["MADE", "REFUSED", "Records", "replace_file"]
+
+__all__ = ["MADE", "REFUSED", "Records"]
 
 MADE, REFUSED = "made", "refused"
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; what a full disk took of it is given back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")  # one name a file: the next run writes over it
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except BaseException:
-        with suppress(OSError):
-            partial.unlink()
-        raise
 
 
 class Records:

@@ -17,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from .._version import __version__
 from ..case import Case
+from ..grid import describe_grid
 from ..pipelines import GuideGenPipeline
 from .form import Form
 from .gate import Gate, Verdict
@@ -120,7 +121,7 @@ def synthesize(
     }
     records.open(asked, form.home(output, plan.split))
     run = _Run(pipeline, plan, output, form, gate, redraws, settings, records)
-    if found := run.count_found():
+    if found := records.count():
         run.refuse_lost_files()
     if not records.manifest.is_file():
         groups = [range(i, min(i + batch_size, len(plan))) for i in range(0, len(plan), batch_size)]
@@ -176,9 +177,6 @@ class _Run:
         self.seconds[part] += time.perf_counter() - start
 
     # ---------------------------------------------------------------------------------------------- what is there
-
-    def count_found(self) -> int:
-        return self.records.count()
 
     def is_complete(self, name: str) -> bool:
         """Whether a case has its record and, where it was made, its files."""
@@ -286,14 +284,8 @@ class _Run:
                 split, name = self.plan.split, planned.name
                 record["shape"] = list(case.labels.shape)
                 record["spacing"] = [round(float(s), 6) for s in case.grid.spacing]
+                record["row"] = self.form.write(self.output, split, name, case)
                 files = self.form.files(self.output, split, name)
-                try:
-                    record["row"] = self.form.write(self.output, split, name, case)
-                except OSError:
-                    for path in files.values():  # half a file would keep a full disk full
-                        with suppress(OSError):
-                            path.with_name(f".{path.name}.partial").unlink()
-                    raise
                 record["sha256"] = {v: hashlib.sha256(path.read_bytes()).hexdigest() for v, path in files.items()}
             self.records.write(planned.name, record)
 
@@ -326,7 +318,7 @@ class _Run:
     def _check(self, made: list[dict[str, Any]]) -> None:
         grids = {(tuple(record["shape"]), tuple(record["spacing"])): record["name"] for record in made}
         if len(grids) > 1:
-            told = "; ".join(f"{name}: {shape} voxels of {edges} mm" for (shape, edges), name in grids.items())
+            told = "; ".join(f"{name}: {describe_grid(*grid)}" for grid, name in grids.items())
             raise ValueError(f"{self.output}: got cases of several grids ({told}), expected one.")
         if not made:
             first = self.records.read(self.plan[0].name)["draws"][-1]["refused"]
