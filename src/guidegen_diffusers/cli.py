@@ -293,8 +293,11 @@ def evaluate(
         Path | None, typer.Option(help="What the generator was trained on, for the audit of copies.")
     ] = None,
     segmenter: Annotated[
-        str | None, typer.Option(help="Folder or Hub id of a segmenter that reads the CTs (train_segmenter.py).")
-    ] = None,
+        str, typer.Option(help="What reads the CTs: bundled, none, or a folder or Hub id (train_segmenter.py).")
+    ] = "bundled",
+    classifier: Annotated[
+        str, typer.Option(help="What reads the patients: bundled, none, or a folder or Hub id (train_classifiers.py).")
+    ] = "bundled",
     predictions: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Another segmenter's readings of both sets, real first.")
     ] = None,
@@ -313,16 +316,24 @@ def evaluate(
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
 ) -> None:
     """Hold a synthetic set against a real one: prompts, anatomy, intensity, distances, copies; one report."""
+    from .checkpoints import bundled_instrument
+    from .evaluation import CaseSet
     from .evaluation import evaluate as run
     from .metrics import SliceFeatures, VideoFeatures
-    from .models import Segmenter3D
+    from .models import Classifier3D, Segmenter3D
 
     with _one_line_errors():
+        networks = {}
+        for kind, wanted in (("segmenter", Segmenter3D), ("classifier", Classifier3D)):
+            source = {"segmenter": segmenter, "classifier": classifier}[kind]
+            if source == "bundled":
+                source = bundled_instrument(kind, CaseSet(real).spacing)
+            networks[kind] = None if source in (None, "none") else wanted.from_pretrained(source).to(device)
         report = run(
             real,
             synthetic,
             output,
-            segmenter=None if segmenter is None else Segmenter3D.from_pretrained(segmenter).to(device),
+            **networks,
             train=train,
             predictions=predictions,
             predictions_scheme=predictions_version,

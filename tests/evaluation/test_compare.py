@@ -9,6 +9,7 @@ from guidegen_diffusers.evaluation.compare import (
     compare_contrast,
     compare_features,
     compare_numbers,
+    compare_patients,
     compare_prompts,
     compare_readings,
 )
@@ -45,6 +46,21 @@ def test_prompts_that_ask_for_nothing_have_no_share():
     found = compare_prompts([asked(None, "none", 0)])
     assert found["as_prompted"] is None
     assert found["tumor_counts"] == {}
+
+
+def test_patients_are_read_right_wrong_or_by_chance_and_count_where_they_are_stated():
+    def rows(*pairs):
+        return [{"patient": {"sex": list(pair)}} for pair in pairs]
+
+    real = rows(("male", "male"), ("female", "female"), ("female", "female"))
+    made = rows(("male", "female"), ("female", "female"), (None, "male"), ("male", "male"))
+    found = compare_patients(real, made)["sex"]
+    assert found["real"] == {"share": 1, "of": 3}
+    assert found["real_chance"] == pytest.approx(2 / 3)
+    assert found["synthetic"] == {"share": pytest.approx(2 / 3), "of": 3}
+    assert found["synthetic_chance"] == pytest.approx(2 / 3)
+    nobody = compare_patients(real, rows((None, "male")))["sex"]
+    assert (nobody["synthetic"], nobody["synthetic_chance"]) == (None, None)
 
 
 def test_numbers_have_means_spreads_and_a_distance():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from guidegen_diffusers import Case, Segmenter3D
+from guidegen_diffusers import Case, Classifier3D, Segmenter3D
 from guidegen_diffusers.cli import app
 from guidegen_diffusers.data.phantom_set import write_phantoms
 from guidegen_diffusers.evaluation import CaseSet, evaluate, report
@@ -76,6 +76,24 @@ def test_sets_of_one_origin_come_out_alike(fresh):
         halves = found["distances"][name]["halves"]
         assert halves["frechet"] < 20 * halves["frechet_of_real"]
     assert all(verdict["p_value"] > 0.01 for verdict in found["copies"].values())
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_classifier_that_knows_nothing_reads_patients_by_chance_at_best(sets, tmp_path):
+    classifier = Classifier3D(SPACING, block_out_channels=(8, 16), place_channels=4).eval()
+    for head in classifier.heads.values():
+        head.weight.data.zero_()  # one answer for everybody
+    given = {"classifier": classifier, "limit": 8, "pictures": 0}
+    found = evaluate(sets / "real", sets / "new", tmp_path / "report", **given)
+    for row in found["patients"].values():
+        assert row["synthetic"]["of"] == 8
+        assert row["synthetic"]["share"] <= row["synthetic_chance"]
+    assert found["networks"][0]["name"] == "Classifier3D"
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert "Does the CT show the patient?" in text
+    assert f"| sex | {100 * found['patients']['sex']['synthetic']['share']:.1f} % of 8 |" in text
+    with pytest.raises(ValueError, match="classifier: is trained on voxels of 6 mm"):
+        evaluate(sets / "real", sets / "new", tmp_path / "again", classifier=Classifier3D(6.0))
 
 
 def test_the_report_is_there_to_be_read(fresh):

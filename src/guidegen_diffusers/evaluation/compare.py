@@ -6,6 +6,7 @@ is not nought for a few cases, and no generator comes nearer than that.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "compare_features",
     "compare_intensity",
     "compare_numbers",
+    "compare_patients",
     "compare_prompts",
     "compare_readings",
 ]
@@ -120,6 +122,19 @@ def compare_readings(real: Rows, made: Rows) -> dict[str, Any]:
         organs = [[value for name, value in row["dice"].items() if name in ORGANS] for row in rows]
         means.append(float(np.mean([np.mean(values) for values in organs])))
     found["mean_organ_dice"] = {"real": means[0], "synthetic": means[1], "ratio": means[1] / means[0]}
+    return found
+
+
+def compare_patients(real: Rows, made: Rows) -> dict[str, Any]:
+    """How often a classifier reads off the CT what the case states, and how often the commonest value is right."""
+    found: dict[str, Any] = {}
+    for name in real[0]["patient"]:
+        found[name] = {}
+        for which, rows in (("real", real), ("synthetic", made)):
+            pairs = [row["patient"][name] for row in rows if row["patient"][name][0] is not None]
+            commonest = Counter(stated for stated, _ in pairs).most_common(1)
+            found[name][which] = share([stated == read for stated, read in pairs])
+            found[name][f"{which}_chance"] = commonest[0][1] / len(pairs) if pairs else None
     return found
 
 

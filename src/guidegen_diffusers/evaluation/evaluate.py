@@ -29,16 +29,18 @@ from ..metrics import (
     nearest_distances,
     paint_labels,
 )
-from ..models import Segmenter3D
+from ..metrics.features import weights_version
+from ..models import Classifier3D, Segmenter3D
 from .case_set import CaseSet
 from .compare import (
     compare_anatomy,
     compare_features,
     compare_intensity,
+    compare_patients,
     compare_prompts,
     compare_readings,
 )
-from .measure import measure_case, read_ct
+from .measure import measure_case, read_ct, read_patient
 from .report import check_free, write_report
 
 
@@ -46,6 +48,7 @@ __all__ = ["evaluate"]
 
 SHORTLIST = 50  # training cases, nearest in features, that a case is compared with voxel by voxel
 LEAST_HELD_OUT = 19  # cases, for a 5th percentile
+TRAINED_BY = {"segmenter": "examples/train_segmenter.py", "classifier": "examples/train_classifiers.py"}
 PAIRS = 50  # of cases that LPIPS is taken of, at most
 
 
@@ -55,6 +58,7 @@ def evaluate(
     output: str | os.PathLike,
     *,
     segmenter: Segmenter3D | None = None,
+    classifier: Classifier3D | None = None,
     train: str | os.PathLike | None = None,
     predictions: tuple[str | os.PathLike, str | os.PathLike] | None = None,
     predictions_scheme: str = "auto",
@@ -69,6 +73,7 @@ def evaluate(
     Args:
         real, synthetic: folders of cases, see [`CaseSet`]; the real ones should be of no training.
         segmenter (`Segmenter3D`, *optional*): reads CTs, and places cases in feature space.
+        classifier (`Classifier3D`, *optional*): reads age, sex, race and tumour site off CTs.
         train (*optional*): the cases that the generator was trained on, for the audit of copies.
         predictions (*optional*): folders of another segmenter's readings of the real and the synthetic CTs, a label
             map a case of the same name; they take the place of the segmenter's readings.
@@ -80,7 +85,7 @@ def evaluate(
     check_free(output, overwrite)
     sets = {"real": CaseSet(real, limit), "synthetic": CaseSet(synthetic, limit)}
     known = None if train is None else CaseSet(train)
-    _check(sets, known, segmenter)
+    _check(sets, known, {"segmenter": segmenter, "classifier": classifier})
     features = None if segmenter is None else SegmenterFeatures(segmenter, segmenter.device)
     readers = dict.fromkeys(sets) if predictions is None else dict(zip(sets, predictions, strict=True))
     rows: dict[str, list[dict[str, Any]]] = {}
@@ -92,7 +97,8 @@ def evaluate(
                 reading = _prediction(Path(readers[which]), cases.names[i], case, predictions_scheme)
             elif segmenter is not None and case.ct is not None:
                 reading = read_ct(segmenter, case.ct)
-            rows[which].append({"name": cases.names[i], **measure_case(case, reading)})
+            patient = None if classifier is None or case.ct is None else read_patient(classifier, case)
+            rows[which].append({"name": cases.names[i], **measure_case(case, reading, patient)})
 
     with_ct = all("hu" in row for which in rows for row in rows[which])
     report: dict[str, Any] = {
@@ -110,7 +116,8 @@ def evaluate(
             {"name": network.name, "version": network.version, "reads": network.reads}
             for network in (features, slices, video)
             if network is not None
-        ],
+        ]
+        + ([] if classifier is None else [_named(classifier)]),
         "prompts": {which: compare_prompts(rows[which]) for which in rows},
         "anatomy": compare_anatomy(rows["real"], rows["synthetic"]),
     }
@@ -118,6 +125,8 @@ def evaluate(
         report["intensity"] = compare_intensity(rows["real"], rows["synthetic"])
     if all("dice" in row for which in rows for row in rows[which]):
         report["reading"] = compare_readings(rows["real"], rows["synthetic"])
+    if all("patient" in row for which in rows for row in rows[which]):
+        report["patients"] = compare_patients(rows["real"], rows["synthetic"])
     if features is not None:
         report |= _in_features(sets, known, features, with_ct)
         report["lpips"] = _lpips(sets, SegmenterLPIPS(segmenter, segmenter.device), with_ct)
@@ -130,7 +139,12 @@ def evaluate(
     return report
 
 
-def _check(sets: dict[str, CaseSet], known: CaseSet | None, segmenter: Segmenter3D | None) -> None:
+def _named(classifier: Classifier3D) -> dict[str, str]:
+    reads = f"HU of voxels of {classifier.config.spacing:g} mm"
+    return {"name": "Classifier3D", "version": weights_version(classifier), "reads": reads}
+
+
+def _check(sets: dict[str, CaseSet], known: CaseSet | None, networks: dict[str, Any]) -> None:
     for which, cases in sets.items():
         if len(cases) < 2:
             raise ValueError(f"{which}: got one case ({cases.folder}), expected a set; one case has no distribution.")
@@ -141,18 +155,19 @@ def _check(sets: dict[str, CaseSet], known: CaseSet | None, segmenter: Segmenter
                 f"{which}: got {cases.grid} ({cases.folder}), expected the real set's {one.grid}; bring both to one "
                 "grid with `guidegen prepare`."
             )
-    if known is not None and segmenter is None:
+    if known is not None and networks["segmenter"] is None:
         raise ValueError("train: got a set but no segmenter; the audit of copies looks in its feature space.")
     if known is not None and len(one) < LEAST_HELD_OUT:
         raise ValueError(
             f"real: got {len(one)} cases, expected at least {LEAST_HELD_OUT} to say how near to a training case a "
             "stranger comes; take more of them, or leave `train` out."
         )
-    if segmenter is not None and max(abs(s - segmenter.config.spacing) for s in one.spacing) > 1e-3:
-        raise ValueError(
-            f"segmenter: is trained on voxels of {segmenter.config.spacing:g} mm, got sets of {one.grid}; train one "
-            "for them with examples/train_segmenter.py."
-        )
+    for name, network in networks.items():
+        if network is not None and max(abs(s - network.config.spacing) for s in one.spacing) > 1e-3:
+            raise ValueError(
+                f"{name}: is trained on voxels of {network.config.spacing:g} mm, got sets of {one.grid}; train one "
+                f"for them with {TRAINED_BY[name]}."
+            )
 
 
 def _prediction(folder: Path, name: str, case, scheme: str) -> np.ndarray:

@@ -18,12 +18,12 @@ from ..metrics import (
     stray_fraction,
     tumor_contrast,
 )
-from ..models import Segmenter3D
+from ..models import ATTRIBUTES, Classifier3D, Segmenter3D
 from ..prompts import ClinicalPrompt
 from ..tumor_sites import find_site
 
 
-__all__ = ["measure_case", "prompted_sites", "read_ct"]
+__all__ = ["measure_case", "prompted_sites", "read_ct", "read_patient"]
 
 
 def prompted_sites(case: Case) -> list[str] | None:
@@ -38,8 +38,22 @@ def read_ct(segmenter: Segmenter3D, ct: np.ndarray) -> np.ndarray:
     return segmenter.segment(torch.from_numpy(ct)[None].to(segmenter.device))[0].cpu().numpy()
 
 
-def measure_case(case: Case, reading: np.ndarray | None = None) -> dict[str, Any]:
-    """JSON values; what needs a CT is None without one, what needs a `reading` of it by a segmenter likewise."""
+def read_patient(classifier: Classifier3D, case: Case) -> dict[str, list[str | None]]:
+    """Each attribute as the case states it, None where it leaves it open, and as the classifier reads it."""
+    sites = case.attributes.get("sites") or []
+    stated = {**case.attributes, "site": sites[0] if len(sites) == 1 else None}
+    read = classifier.classify(torch.from_numpy(case.ct)[None].to(classifier.device))[0]
+    return {
+        name: [stated.get(name) if stated.get(name) in values else None, read[name]]
+        for name, values in ATTRIBUTES.items()
+    }
+
+
+def measure_case(
+    case: Case, reading: np.ndarray | None = None, patient: dict[str, list[str | None]] | None = None
+) -> dict[str, Any]:
+    """JSON values; what needs a CT is left out without one, what needs a `reading` of it by a segmenter or a
+    classifier's of the `patient` likewise."""
     findings, spacing = find_site(case.labels, case.affine), case.grid.spacing
     figures: dict[str, Any] = {
         "prompted": prompted_sites(case),
@@ -57,4 +71,6 @@ def measure_case(case: Case, reading: np.ndarray | None = None) -> dict[str, Any
         }
     if reading is not None:
         figures |= {"dice": dice(reading, case.labels), "hd95": hd95(reading, case.labels, spacing)}
+    if patient is not None:
+        figures["patient"] = patient
     return figures

@@ -110,6 +110,8 @@ def as_markdown(report: dict[str, Any], plots: list[str], shown: list[tuple[str,
         lines += intensity_section(report["intensity"])
     if "reading" in report:
         lines += reading_section(report["reading"])
+    if "patients" in report:
+        lines += patient_section(report["patients"])
     lines += distance_section(report)
     if "copies" in report:
         lines += ["## Copies of training cases", ""]
@@ -179,6 +181,21 @@ def reading_section(reading: dict[str, Any]) -> list[str]:
     )
     means = f"{mean['synthetic']:.3f} (real {mean['real']:.3f}, ratio {mean['ratio']:.2f})"
     return [*lines, f"Mean Dice of the organs: {means}. A class that is missed counts 1000 mm.", ""]
+
+
+def patient_section(patients: dict[str, Any]) -> list[str]:
+    lines = [
+        "## Does the CT show the patient?",
+        "",
+        "What a classifier reads off the CT against what was asked for.",
+        "",
+    ]
+    head = ["attribute", "read right", "by chance", "real", "by chance"]
+    rows = []
+    for name, row in patients.items():
+        cells = [[share(row[which]), percent(row[f"{which}_chance"])] for which in ("synthetic", "real")]
+        rows.append([name, *cells[0], *cells[1]])
+    return [*lines, *table(head, rows), "Chance is always naming the commonest value of the set.", ""]
 
 
 def distance_section(report: dict[str, Any]) -> list[str]:
