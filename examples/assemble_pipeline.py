@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from guidegen_diffusers import GuideGenPipeline
+from guidegen_diffusers import GuideGenPipeline, load_config
 from guidegen_diffusers.pipelines import guidegen_model_card
 
 
@@ -87,6 +87,7 @@ def main() -> None:
         sample_size=mask.sample_size,
         spacing=mask.config.spacing,
         max_sequence_length=mask.config.max_sequence_length,
+        sampling=load_config(records["tcss"]["config"])["sampling"],
     )
     name = args.output_dir.name
     partial = args.output_dir.with_name(f".{name}.partial")

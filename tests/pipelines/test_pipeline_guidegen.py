@@ -70,6 +70,18 @@ def test_the_record_says_how_to_draw_the_case_again(tiny):
     assert cases[1].provenance["synthetic"] is True
 
 
+def test_steps_and_guidance_come_from_the_call_then_from_the_config_then_from_the_paper(tiny, tmp_path):
+    suited = {"num_inference_steps": 3, "mask_num_inference_steps": 2, "mask_guidance_scale": 1.5}
+    GuideGenPipeline(**tiny.components, spacing=24.0, sampling=suited).save_pretrained(tmp_path / "model")
+    pipe = GuideGenPipeline.from_pretrained(tmp_path / "model")
+    pipe.set_progress_bar_config(disable=True)
+    made = pipe("a", num_inference_steps=4).cases[0].provenance
+    expected = suited | {"num_inference_steps": 4, "guidance_scale": 2.5}
+    assert {name: made[name] for name in expected} == expected
+    with pytest.raises(ValueError, match=r"sampling: got \['eta'\], expected of num_inference_steps"):
+        GuideGenPipeline(sampling={"eta": 0.0})
+
+
 def test_a_generator_that_was_used_before_is_no_seed(tiny):
     generator = seeded(4)
     first, second = (tiny(SENTENCE, output="mask", generator=generator, mask_num_inference_steps=1) for _ in range(2))
@@ -781,7 +793,7 @@ NAN = torch.full((1, 64, 16), float("nan"))
         ),
         (dict(prompt="a", generator=3), TypeError, "expected a torch.Generator"),
         (dict(prompt="a", generator=[torch.Generator(), 3], num_volumes_per_prompt=2), TypeError, "torch.Generator"),
-        (dict(prompt="a", guidance_scale=None), ValueError, "guidance_scale: got None"),
+        (dict(prompt="a", guidance_scale="much"), ValueError, "guidance_scale: got much"),
         (dict(prompt="a", callback_on_step_end_tensor_inputs=None), ValueError, "callback tensor inputs: got None"),
         (dict(prompt="a", mask_timesteps=[10, 20]), ValueError, "decreasing"),
         (
@@ -832,7 +844,6 @@ def test_the_call_has_the_arguments_that_diffusers_users_expect():
         callback_on_step_end_tensor_inputs"""
     parameters = inspect.signature(GuideGenPipeline.__call__).parameters
     assert set(expected.split()) <= set(parameters)
-    assert parameters["guidance_scale"].default == 2.5
 
 
 def test_the_grid_is_the_mask_networks(tiny):

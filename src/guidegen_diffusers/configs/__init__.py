@@ -17,7 +17,7 @@ def available_configs() -> list[str]:
 
 
 def load_config(name: str) -> dict[str, Any]:
-    """The configuration of that name: `spacing`, and one entry a component of [`GuideGenPipeline`]."""
+    """The configuration of that name: grid, sampling, and one entry a component of [`GuideGenPipeline`]."""
     if name not in available_configs():
         raise ValueError(f"config: got {name!r}, expected one of {', '.join(available_configs())}.")
     return json.loads(resources.files(__package__).joinpath(f"{name}.json").read_text(encoding="utf-8"))

@@ -46,6 +46,12 @@ __all__ = ["GuideGenPipeline", "GuideGenPipelineOutput"]
 
 logger = logging.get_logger(__name__)
 
+SAMPLING = {  # where neither a call nor the pipeline's config says otherwise
+    "num_inference_steps": 50,
+    "mask_num_inference_steps": 100,
+    "guidance_scale": 2.5,
+    "mask_guidance_scale": 2.0,
+}
 COMPONENTS = ("tokenizer", "text_encoder", *MASK_STAGE, *CT_STAGE)
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -83,6 +89,8 @@ class GuideGenPipeline(StrictPipeline):
         sample_size (`tuple[int, int, int]`, *optional*): the grid X, Y, Z; the mask network's unless given.
         spacing (`float`, defaults to 3.0): edge of a voxel in mm.
         max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
+        sampling (`dict`, *optional*): the steps and guidance that suit these networks, by the names of the call's
+            arguments; a call that gives none takes these.
     """
 
     model_cpu_offload_seq = "text_encoder->mask_unet->semantic_encoder->unet->vae"
@@ -103,8 +111,11 @@ class GuideGenPipeline(StrictPipeline):
         sample_size: list[int] | tuple[int, int, int] | None = None,
         spacing: float = 3.0,
         max_sequence_length: int = 128,
+        sampling: dict[str, int | float] | None = None,
     ):
         super().__init__()
+        if unknown := set(sampling or {}) - set(SAMPLING):
+            raise ValueError(f"sampling: got {sorted(unknown)}, expected of {', '.join(SAMPLING)}.")
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
@@ -126,6 +137,7 @@ class GuideGenPipeline(StrictPipeline):
             sample_size=None if sample_size is None else list(sample_size),
             spacing=spacing,
             max_sequence_length=max_sequence_length,
+            sampling=dict(sampling or {}),
         )
 
     @classmethod
@@ -136,7 +148,7 @@ class GuideGenPipeline(StrictPipeline):
         """
         name = f"{config} (untrained)" if isinstance(config, str) else None
         config = load_config(config) if isinstance(config, str) else config
-        known = {*COMPONENTS, "spacing", "max_sequence_length"} - {"tokenizer"}
+        known = {*COMPONENTS, "spacing", "max_sequence_length", "sampling"} - {"tokenizer"}
         if not isinstance(config, dict) or set(config) != known:
             raise ValueError(f"config: got {sorted(config)}, expected a dict with the keys {sorted(known)}.")
         if ("tokenizer" in components) != ("text_encoder" in components):
@@ -160,6 +172,7 @@ class GuideGenPipeline(StrictPipeline):
             sample_size=config["mask_unet"]["sample_size"],
             spacing=config["spacing"],
             max_sequence_length=config["max_sequence_length"],
+            sampling=config["sampling"],
         )
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
@@ -319,11 +332,11 @@ class GuideGenPipeline(StrictPipeline):
         prompt: str | list[str] | None = None,
         mask: Any | None = None,
         output: str = "pair",
-        num_inference_steps: int = 50,
-        mask_num_inference_steps: int = 100,
+        num_inference_steps: int | None = None,
+        mask_num_inference_steps: int | None = None,
         mask_timesteps: Sequence[int] | None = None,
-        guidance_scale: float = 2.5,
-        mask_guidance_scale: float = 2.0,
+        guidance_scale: float | None = None,
+        mask_guidance_scale: float | None = None,
         negative_prompt: str | list[str] | None = None,
         raw_prompt: bool = False,
         num_volumes_per_prompt: int = 1,
@@ -348,8 +361,9 @@ class GuideGenPipeline(StrictPipeline):
             mask (`Case`, nibabel image, path, or a list of them): a label map of our classes to paint a CT on, on an
                 affine of its own; it is resampled to the model's grid around its centre, and Stage I is skipped.
             output (`str`): `"pair"`, or `"mask"` to stop after Stage I.
-            num_inference_steps, guidance_scale: of the CT stage; guidance of 1 or less is off.
-            mask_num_inference_steps, mask_guidance_scale: of the mask stage.
+            num_inference_steps, guidance_scale: of the CT stage; guidance of 1 or less is off. The pipeline's config
+                says what suits it (`sampling`), else they are 50 and 2.5.
+            mask_num_inference_steps, mask_guidance_scale: of the mask stage; likewise, else 100 and 2.
             mask_timesteps (`list[int]`, *optional*): decreasing timesteps in place of evenly spread ones.
             negative_prompt (`str` or `list[str]`, *optional*): what guidance leads away from; empty by default.
             raw_prompt (`bool`): send the text as it is instead, for networks that were trained on text as it is.
@@ -371,6 +385,12 @@ class GuideGenPipeline(StrictPipeline):
             mask_callback_on_step_end_tensor_inputs = mask_callback_on_step_end.tensor_inputs
 
         # 1. Who and how many
+        suited = SAMPLING | self.config.sampling
+        num_inference_steps = suited["num_inference_steps"] if num_inference_steps is None else num_inference_steps
+        guidance_scale = suited["guidance_scale"] if guidance_scale is None else guidance_scale
+        if mask_num_inference_steps is None:
+            mask_num_inference_steps = suited["mask_num_inference_steps"]
+        mask_guidance_scale = suited["mask_guidance_scale"] if mask_guidance_scale is None else mask_guidance_scale
         masks = mask if isinstance(mask, (list, tuple)) or mask is None else [mask]
         prompts = prompt if isinstance(prompt, list) else None if prompt is None else [prompt]
         count = len(prompts) if prompts else len(prompt_embeds) if prompt_embeds is not None else len(masks or [""])
