@@ -45,7 +45,6 @@ from guidegen_diffusers import (
     GuideGenPipeline,
     TorsoPhantom,
     VQModel3D,
-    available_configs,
     codebook_use,
     load_config,
 )
@@ -60,7 +59,7 @@ WINDOWS = {"lung": (-1000, -400), "abdomen": (-150, 250), "bone": (250, 1500)}  
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train Stage II (CAE): CT to latents and back.")
-    parser.add_argument("--config", default="torso-6mm", choices=available_configs(), help="names the networks")
+    parser.add_argument("--config", default="torso-6mm", help="names the networks: one of the package, or a JSON file")
     parser.add_argument("--pretrained_model_name_or_path", help="a pipeline whose autoencoder training goes on from")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -414,7 +413,8 @@ def train(args: argparse.Namespace) -> None:
     path, record = find_checkpoint(args)
 
     # 1. Networks and data
-    config = load_config(args.config)
+    with opening("--config", args.config, "a configuration"):
+        config = load_config(args.config)
     size, spacing = tuple(config["mask_unet"]["sample_size"]), float(config["spacing"])
     if args.pretrained_model_name_or_path:
         with opening("--pretrained_model_name_or_path", args.pretrained_model_name_or_path, "a pipeline with a vae"):

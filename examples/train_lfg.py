@@ -49,7 +49,6 @@ from guidegen_diffusers import (
     SemanticEncoder3D,
     TorsoPhantom,
     VQModel3D,
-    available_configs,
     load_config,
 )
 from guidegen_diffusers.labels import CLASSES, split_tumor
@@ -65,7 +64,7 @@ TUMOR_BIT = 128  # beside the organ's id in the cached maps
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train Stage III (LFG): label maps and text to CT.")
-    parser.add_argument("--config", default="torso-6mm", choices=available_configs(), help="names the networks")
+    parser.add_argument("--config", default="torso-6mm", help="names the networks: one of the package, or a JSON file")
     parser.add_argument("--pretrained_model_name_or_path", help="a pipeline whose LFG training goes on from")
     parser.add_argument("--vae", help="folder or Hub id of a pipeline with the autoencoder (train_cae.py)")
     parser.add_argument("--text_encoder", help="folder with tokenizer/ and text_encoder/, or any encoder on the Hub")
@@ -451,7 +450,8 @@ def train(args: argparse.Namespace) -> None:
     path, record = find_checkpoint(args)
 
     # 1. Networks
-    config = load_config(args.config)
+    with opening("--config", args.config, "a configuration"):
+        config = load_config(args.config)
     size, limit, spacing = tuple(config["mask_unet"]["sample_size"]), config["max_sequence_length"], config["spacing"]
     source = args.pretrained_model_name_or_path
     with opening("--vae", args.vae or source, "a pipeline with an autoencoder (train_cae.py)"):

@@ -46,7 +46,6 @@ from guidegen_diffusers import (
     ClinicalPrompt,
     GuideGenPipeline,
     TorsoPhantom,
-    available_configs,
     find_site,
     load_config,
 )
@@ -62,7 +61,7 @@ STAGE = "TCSS"
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train Stage I (TCSS): text to label maps.")
-    parser.add_argument("--config", default="torso-6mm", choices=available_configs(), help="names the networks")
+    parser.add_argument("--config", default="torso-6mm", help="names the networks: one of the package, or a JSON file")
     parser.add_argument("--pretrained_model_name_or_path", help="a pipeline whose mask network training goes on from")
     parser.add_argument("--text_encoder", help="folder with tokenizer/ and text_encoder/, or any encoder on the Hub")
     parser.add_argument("--output_dir", type=Path, required=True)
@@ -432,7 +431,8 @@ def train(args: argparse.Namespace) -> None:
     path, record = find_checkpoint(args)
 
     # 1. Networks
-    config = load_config(args.config)
+    with opening("--config", args.config, "a configuration"):
+        config = load_config(args.config)
     limit, spacing = config["max_sequence_length"], float(config["spacing"])
     source = args.pretrained_model_name_or_path
     if source:

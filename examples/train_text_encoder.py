@@ -30,7 +30,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import BertConfig, BertForMaskedLM, BertModel, BertTokenizerFast
 
-from guidegen_diffusers import ClinicalPrompt, available_configs, load_config
+from guidegen_diffusers import ClinicalPrompt, load_config
 from guidegen_diffusers.prompts import AGES, NUM_STYLES, RACES, SEXES, SITES, SIZES
 from guidegen_diffusers.text_encoder import SPECIAL
 
@@ -44,7 +44,7 @@ DROPPED = ("sex", "age", "race", "t", "n", "m", "size")
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the small text encoder on rendered clinical sentences.")
-    parser.add_argument("--config", default="torso-6mm", choices=available_configs(), help="names the encoder's size")
+    parser.add_argument("--config", default="torso-6mm", help="names the encoder's size: one of the package, or JSON")
     parser.add_argument("--output_dir", type=Path, required=True, help="gets tokenizer/, text_encoder/, checkpoints")
     parser.add_argument("--vocab_size", type=int, default=1024)
     parser.add_argument("--train_batch_size", type=int, default=64, help="sentences a process and step")
@@ -242,7 +242,10 @@ def main() -> None:
         project_config=ProjectConfiguration(project_dir=str(args.output_dir)),
     )
     set_seed(args.seed)
-    config = load_config(args.config)["text_encoder"]
+    try:
+        config = load_config(args.config)["text_encoder"]
+    except ValueError as error:
+        raise SystemExit(f"--config: {error}") from error
     if config is None:
         raise SystemExit(f"--config: {args.config} names no encoder to train, it takes one of the Hub as it is.")
     folder = args.output_dir / "tokenizer"

@@ -1,6 +1,7 @@
 """The house: arrows run one way, the package is whole, and its weight on import is its own code."""
 
 import ast
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +69,23 @@ def test_all_names_are_there():
 def test_typing_and_configurations_ship():
     assert (SOURCE / "py.typed").exists()
     assert {"tiny", "torso-6mm", "torso-3mm", "paper-128"} == set(available_configs())
-    with pytest.raises(ValueError, match="expected one of"):
+    with pytest.raises(ValueError, match="expected one of .*, or a JSON file"):
         load_config("huge")
+
+
+def test_a_configuration_of_ones_own_is_a_file_like_those_that_ship(tmp_path):
+    file = tmp_path / "mine.json"
+    mine = load_config("tiny") | {"spacing": 12.0}
+    file.write_text(json.dumps(mine))
+    assert load_config(file) == mine
+    assert GuideGenPipeline.from_config(str(file)).config.spacing == 12
+    for content, message in (
+        ("{", "Expecting property name"),
+        ('{"vae": {}}', r"got \['vae'\], expected a dict with"),
+    ):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=rf"mine.json: not a configuration \(.*{message}"):
+            load_config(file)
 
 
 def test_tested_versions_satisfy_what_setup_asks_for():

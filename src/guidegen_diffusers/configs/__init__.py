@@ -1,13 +1,21 @@
-"""Shipped configurations: one JSON file a pipeline, the single source of its networks, grid and schedules."""
+"""Configurations, one JSON file a pipeline: the single source of its networks, grid and schedules.
+
+Those of the package go by name; a file of one's own by its path.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 
-__all__ = ["available_configs", "load_config"]
+__all__ = ["available_configs", "check_config", "load_config"]
+
+KEYS = {"spacing", "max_sequence_length", "sampling", "text_encoder", "mask_unet", "mask_scheduler", "vae"}
+KEYS |= {"semantic_encoder", "unet", "scheduler"}
 
 
 def available_configs() -> list[str]:
@@ -16,8 +24,23 @@ def available_configs() -> list[str]:
     return sorted(f.name.removesuffix(".json") for f in files if f.name.endswith(".json"))
 
 
-def load_config(name: str) -> dict[str, Any]:
-    """The configuration of that name: grid, sampling, and one entry a component of [`GuideGenPipeline`]."""
-    if name not in available_configs():
-        raise ValueError(f"config: got {name!r}, expected one of {', '.join(available_configs())}.")
-    return json.loads(resources.files(__package__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
+def load_config(source: str | os.PathLike) -> dict[str, Any]:
+    """The configuration of that name or file: grid, sampling, and one entry a component of [`GuideGenPipeline`]."""
+    file = Path(source)
+    if str(source) in available_configs():
+        file = resources.files(__package__).joinpath(f"{source}.json")
+    elif file.suffix != ".json" or not file.is_file():
+        raise ValueError(
+            f"config: got {str(source)!r}, expected one of {', '.join(available_configs())}, or a JSON file like them."
+        )
+    try:
+        return check_config(json.loads(file.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"{source}: not a configuration ({error})") from error
+
+
+def check_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration itself, if it has what the shipped ones have."""
+    if not isinstance(config, dict) or set(config) != KEYS:
+        raise ValueError(f"config: got {sorted(config)}, expected a dict with the keys {sorted(KEYS)}.")
+    return config

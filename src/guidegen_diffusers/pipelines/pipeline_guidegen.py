@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .._version import __version__
 from ..case import Case, read_label_map
-from ..configs import load_config
+from ..configs import check_config, load_config
 from ..grid import Grid
 from ..labels import CLASSES, NUM_ORGAN_CLASSES, TUMOR, split_tumor
 from ..models import CategoricalUNet3DConditionModel, LatentUNet3DConditionModel, SemanticEncoder3D, VQModel3D
@@ -142,15 +142,12 @@ class GuideGenPipeline(StrictPipeline):
 
     @classmethod
     def from_config(cls, config: str | dict[str, Any], **components) -> GuideGenPipeline:
-        """An untrained pipeline from a shipped configuration (`"tiny"`, `"torso-6mm"`, ...) or a dict like them.
+        """An untrained pipeline from a configuration: `"tiny"`, `"torso-6mm"`, ..., a JSON file or a dict like them.
 
         `components` replace what the configuration would make: `text_encoder` and `tokenizer` above all.
         """
         name = f"{config} (untrained)" if isinstance(config, str) else None
-        config = load_config(config) if isinstance(config, str) else config
-        known = {*COMPONENTS, "spacing", "max_sequence_length", "sampling"} - {"tokenizer"}
-        if not isinstance(config, dict) or set(config) != known:
-            raise ValueError(f"config: got {sorted(config)}, expected a dict with the keys {sorted(known)}.")
+        config = load_config(config) if isinstance(config, str) else check_config(config)
         if ("tokenizer" in components) != ("text_encoder" in components):
             raise ValueError(f"from_config: got {sorted(components)}, expected tokenizer and text_encoder together.")
         if config["text_encoder"] is not None and "text_encoder" not in components:
