@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--mask_steps", type=int)
     parser.add_argument("--guidance", type=float)
     parser.add_argument("--mask_guidance", type=float)
-    parser.add_argument("--coherence", type=float, help="voxels over which draws agree; the scheduler's unless given")
+    parser.add_argument("--scattered", action="store_true", help="draw tumours voxel by voxel, not in one piece")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()
@@ -184,8 +184,8 @@ def main() -> None:
     args = parse_args()
     pipe = GuideGenPipeline.from_pretrained(args.model, dtype=getattr(torch, args.dtype)).to(args.device)
     pipe.set_progress_bar_config(disable=True)
-    if args.coherence is not None:
-        pipe.mask_scheduler.register_to_config(coherence=args.coherence)
+    if args.scattered:
+        pipe.mask_scheduler.register_to_config(whole_class=None)
     segmenter = Segmenter3D.from_pretrained(args.segmenter).eval().to(args.device) if args.segmenter else None
     phantom = TorsoPhantom(pipe.sample_size, pipe.config.spacing)
     names = ("num_inference_steps", "mask_num_inference_steps", "guidance_scale", "mask_guidance_scale")
@@ -217,7 +217,7 @@ def main() -> None:
             file.flush()
     reconstructed = {} if args.only or not args.reconstructions else reconstruction(pipe, phantom, args)
     card = table(rows, reconstructed)
-    settings |= {"coherence": pipe.mask_scheduler.config.coherence}
+    settings |= {"whole_class": pipe.mask_scheduler.config.whole_class}
     settings = {"settings": settings, "dtype": args.dtype, "first_seed": SEEDS["test"][args.first_seed]}
     args.output.write_text(json.dumps({"card": card, **settings}, indent=2) + "\n")
     width = max(map(len, card))

@@ -262,47 +262,65 @@ def test_steps_draw_from_the_posterior(timesteps, t, prediction_type):
     assert chi_square < 23.5  # 4 degrees of freedom, p = 1e-4
 
 
-def test_coherent_draws_give_each_voxel_what_independent_ones_do():
-    generator = torch.Generator().manual_seed(0)
-    drawn = {}
-    logits = torch.tensor([0.0, 1.0, -1.0, 0.5]).view(1, 4, 1, 1, 1).expand(400, 4, 5, 4, 6)
-    state = torch.zeros(400, 5, 4, 6, dtype=torch.uint8)
-    for coherence in (0.0, 2.0):
-        scheduler = CategoricalDDPMScheduler(num_classes=4, coherence=coherence)
-        scheduler.set_timesteps(timesteps=[900, 100])
-        drawn[coherence] = scheduler.step(logits, 900, state, generator).pred_original_sample
-    share = {c: F.one_hot(x.long(), 4).float().mean(0) for c, x in drawn.items()}  # (5, 4, 6, 4)
-    assert (share[2.0] - logits[0, :, 0, 0, 0].softmax(0)).abs().max() < 0.12  # five standard errors
-    assert (share[2.0].mean((0, 1, 2)) - share[0.0].mean((0, 1, 2))).abs().max() < 0.03
+def rare_somewhere(shape=(32, 32, 32), low=-9.0, high=-2.2):
+    """Class 1 may lie anywhere in the lower half of the grid, 10 % of it, and next to nowhere in the upper half."""
+    rare = torch.full(shape, low)
+    rare[: shape[0] // 2] = high
+    return torch.stack([torch.zeros(shape), rare])[None]
 
 
-def test_coherent_draws_of_neighbours_agree_and_of_strangers_do_not():
-    generator = torch.Generator().manual_seed(0)
-    scheduler = CategoricalDDPMScheduler(num_classes=2, coherence=2.0)
+def drawn_whole(logits, seed, state=None, **config):
+    scheduler = CategoricalDDPMScheduler(num_classes=logits.shape[1], whole_class=1, **config)
     scheduler.set_timesteps(timesteps=[900, 100])
-    state = torch.zeros(1, 40, 40, 40, dtype=torch.uint8)
-    x = scheduler.step(torch.zeros(1, 2, 40, 40, 40), 900, state, generator).pred_original_sample[0].float()
-    assert (x[1:] == x[:-1]).float().mean() > 0.8
-    assert (x[:, :, 1:] == x[:, :, :-1]).float().mean() > 0.8
-    assert abs((x[20:] == x[:-20]).float().mean() - 0.5) < 0.1
+    state = torch.zeros(1, *logits.shape[2:], dtype=torch.uint8) if state is None else state
+    return scheduler.step(logits, 900, state, torch.Generator().manual_seed(seed)).pred_original_sample[0]
 
 
-def test_a_tumour_that_may_lie_anywhere_comes_in_few_pieces():
-    rare = torch.tensor([0.0, -4.0]).view(1, 2, 1, 1, 1).expand(1, 2, 32, 32, 32)
-    pieces = {}
-    for coherence in (0.0, 2.0):
-        scheduler = CategoricalDDPMScheduler(num_classes=2, coherence=coherence)
-        scheduler.set_timesteps(timesteps=[900, 100])
-        state = torch.zeros(1, 32, 32, 32, dtype=torch.uint8)
-        x = scheduler.step(rare, 900, state, torch.Generator().manual_seed(0)).pred_original_sample[0]
-        pieces[coherence] = ndimage.label(x.numpy())[1]
-    assert pieces[2.0] < pieces[0.0] / 5
+def test_a_whole_class_comes_in_one_piece_as_large_as_expected_and_somewhere_else_each_time():
+    logits = rare_somewhere()
+    scheduler = CategoricalDDPMScheduler(num_classes=2)
+    state = torch.zeros(1, 32, 32, 32, dtype=torch.uint8)
+    expected = scheduler.original_logits(logits, 900, state).softmax(1)[0, 1].sum().item()
+    centres = []
+    for seed in range(12):
+        x = drawn_whole(logits, seed)
+        pieces, count = ndimage.label(x.numpy())
+        assert count == 1
+        assert x.sum() == pytest.approx(expected, abs=1)
+        centres.append(ndimage.center_of_mass(pieces))
+    assert max(c[0] for c in centres) < 17  # where it may be
+    assert min(torch.tensor(centres).std(0)) > 2  # anywhere there
 
 
-@pytest.mark.parametrize("coherence", [-1.0, 1000.0, float("nan")])
-def test_a_coherence_that_cannot_be_is_an_error(coherence):
-    with pytest.raises(ValueError, match=r"coherence: got .*, expected 0 or a few voxels"):
-        CategoricalDDPMScheduler(coherence=coherence)
+def test_what_is_certain_of_a_whole_class_is_drawn_as_it_is_far_pieces_included():
+    rare = torch.full((24, 24, 24), -12.0)
+    rare[2:6, 2:6, 2:6] = 12.0
+    rare[18:21, 18:21, 18:21] = 12.0
+    x = drawn_whole(torch.stack([torch.zeros_like(rare), rare])[None], 0)
+    assert torch.equal(x.bool(), rare > 0)
+
+
+def test_a_whole_class_of_fewer_voxels_than_its_least_piece_is_drawn_as_rarely_as_it_takes():
+    logits = torch.stack([torch.zeros(16, 16, 16), torch.full((16, 16, 16), math.log(10 / 4096))])[None]
+    sizes = [int(drawn_whole(logits, seed, whole_class_least=40).sum()) for seed in range(200)]
+    assert set(sizes) == {0, 40}
+    assert sum(sizes) / 200 == pytest.approx(10, abs=5)
+
+
+def test_the_other_classes_are_drawn_as_if_the_whole_one_were_not():
+    logits = torch.randn(1, 4, 20, 20, 20, generator=torch.Generator().manual_seed(0))
+    logits[:, 1] = -30
+    state = torch.randint(0, 4, (1, 20, 20, 20), dtype=torch.uint8)
+    scheduler = CategoricalDDPMScheduler(num_classes=4)
+    scheduler.set_timesteps(timesteps=[900, 100])
+    plain = scheduler.step(logits, 900, state, torch.Generator().manual_seed(3)).pred_original_sample[0]
+    assert torch.equal(plain, drawn_whole(logits, 3, state))
+
+
+@pytest.mark.parametrize("config", [{"whole_class": 21}, {"whole_class": -1}, {"whole_class_least": 0}])
+def test_a_whole_class_that_cannot_be_is_an_error(config):
+    with pytest.raises(ValueError, match=rf"{next(iter(config))}: got .*, expected"):
+        CategoricalDDPMScheduler(**config)
 
 
 def test_the_last_step_takes_the_argmax_and_draws_nothing():
@@ -405,8 +423,9 @@ def test_leave_one_out_adds_the_evidence_of_x_t_and_nothing_else():
     assert plain.original_logits(logits, 400, x_t) is logits
 
 
-def test_an_item_is_the_same_alone_and_in_a_batch_under_its_own_generator():
-    scheduler = CategoricalDDPMScheduler()
+@pytest.mark.parametrize("whole_class", [None, 20])
+def test_an_item_is_the_same_alone_and_in_a_batch_under_its_own_generator(whole_class):
+    scheduler = CategoricalDDPMScheduler(whole_class=whole_class)
     scheduler.set_timesteps(5)
     logits = torch.randn(3, 21, *SHAPE)
 
@@ -435,7 +454,7 @@ def test_the_state_is_uint8_all_the_way():
 
 def test_config_survives_a_round_trip(tmp_path):
     scheduler = CategoricalDDPMScheduler(
-        500, num_classes=7, cosine_offset=0.01, prediction_type="leave_one_out", coherence=2.0
+        500, num_classes=7, cosine_offset=0.01, prediction_type="leave_one_out", whole_class=6, whole_class_least=9
     )
     scheduler.save_pretrained(tmp_path)
     again = CategoricalDDPMScheduler.from_pretrained(tmp_path)
@@ -445,7 +464,8 @@ def test_config_survives_a_round_trip(tmp_path):
         cosine_offset=0.01,
         max_beta=0.999,
         prediction_type="leave_one_out",
-        coherence=2.0,
+        whole_class=6,
+        whole_class_least=9,
     )
     assert torch.equal(again.alphas_cumprod, scheduler.alphas_cumprod)
     assert CategoricalDDPMScheduler.from_config(scheduler.config).config.num_classes == 7

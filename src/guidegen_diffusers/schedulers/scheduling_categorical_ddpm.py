@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
@@ -30,6 +29,7 @@ from diffusers.utils import BaseOutput
 __all__ = ["CategoricalDDPMScheduler", "CategoricalDDPMSchedulerOutput"]
 
 Generators = torch.Generator | list[torch.Generator] | None
+_FARTHEST = 8.0  # nats that a voxel far from a piece's place is worth less
 
 
 @dataclass
@@ -193,13 +193,14 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         num_classes (`int`, defaults to 21): N.
         cosine_offset (`float`, defaults to 0.008): s of the cosine schedule.
         max_beta (`float`, defaults to 0.999): the ceiling of beta_t.
-        coherence (`float`, defaults to 0.0): how far neighbours' draws of x_0 agree: the standard deviation, in
-            voxels, of the Gaussian that smooths the noise they are drawn with. Every voxel is drawn from the same f as
-            without; but a tumour that may lie anywhere comes as one piece, where independent draws of a long step
-            scatter it and the next step takes the crumbs for noise.
         prediction_type (`str`, defaults to `"sample"`):
             `"sample"`: the logits are those of p(x_0 | x_t), as in the paper. `"leave_one_out"`: the logits of a voxel
             leave out what its own x_t says, and the scheduler adds that evidence, log q(x_t | x_0), exactly.
+        whole_class (`int`, *optional*): a class whose voxels each step draws together, in one piece: as many as f
+            expects, around a place that f picks. Where it lies is open at first; drawn voxel by voxel, a long step
+            scatters it over all places that are likely, and the next step takes the crumbs for noise.
+        whole_class_least (`int`, defaults to 30): voxels of its smallest piece; where f expects fewer, that piece is
+            drawn as rarely as it takes.
     """
 
     order = 1
@@ -213,14 +214,17 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         cosine_offset: float = 0.008,
         max_beta: float = 0.999,
         prediction_type: str = "sample",
-        coherence: float = 0.0,
+        whole_class: int | None = None,
+        whole_class_least: int = 30,
     ):
         if not 2 <= num_classes <= 256:
             raise ValueError(f"num_classes: got {num_classes}, expected 2..256 (states are uint8).")
         if prediction_type not in ("sample", "leave_one_out"):
             raise ValueError(f"prediction_type: got {prediction_type!r}, expected 'sample' or 'leave_one_out'.")
-        if not 0 <= coherence <= 100:
-            raise ValueError(f"coherence: got {coherence}, expected 0 or a few voxels.")
+        if whole_class is not None and not 0 <= whole_class < num_classes:
+            raise ValueError(f"whole_class: got {whole_class}, expected a class below {num_classes}, or None.")
+        if whole_class_least < 1:
+            raise ValueError(f"whole_class_least: got {whole_class_least}, expected 1 voxel or more.")
         t = torch.arange(num_train_timesteps + 1, dtype=torch.float64)
         f = torch.cos((t / num_train_timesteps + cosine_offset) / (1 + cosine_offset) * math.pi / 2) ** 2
         self.betas = (1 - f[1:] / f[:-1]).clamp(max=max_beta)  # beta_1..beta_T
@@ -330,9 +334,12 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         kernel = self._kernel(t, s)
         device = model_output.device
         if s > 0:
-            u = _draw(sample.shape, generator, device, self._uniform).flatten(1)  # picks c
+            u = _draw(sample.shape, generator, device, torch.rand).flatten(1)  # picks c
             v = _draw(sample.shape, generator, device, torch.rand).flatten(1)  # picks the road
             anything = self.sample_noise(sample.shape, generator, device).flatten(1)
+            whole = self.config.whole_class
+            if whole is not None:
+                picks = _draw((len(sample), 2), generator, device, torch.rand)
             diff, same = kernel.true_posterior(self.config.num_classes)
             # "any class" is what all classes share of pi; the rest goes to j and, where c differs, to c
             any_diff, any_same = self.config.num_classes * diff[2], self.config.num_classes * same[2]
@@ -340,13 +347,20 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         logits, state = model_output.flatten(2), sample.flatten(1)
         previous, original = torch.empty_like(state), torch.empty_like(state)
         for b in range(len(state)):
+            if s > 0 and whole is not None:
+                piece = self._draw_piece(logits[b], state[b], kernel, sample.shape[1:], picks[b])
             for block in _blocks(state.shape[1], device):
                 j = state[b, block]
                 x = _logits_block(logits[b], block, j.long(), kernel)
                 if s == 0:
                     original[b, block] = x.argmax(0)
                     continue
-                c = _draw_class((x - x.amax(0)).exp_(), u[b, block])
+                weights = (x - x.amax(0)).exp_()
+                if whole is not None:
+                    weights[whole] = 0
+                c = _draw_class(weights, u[b, block])
+                if whole is not None:
+                    c.masked_fill_(piece[block], whole)
                 road = v[b, block]
                 kept = torch.where(c == j, road >= any_same, (road >= any_diff) & (road < to_j))
                 previous[b, block] = torch.where(kept, j, torch.where(road < any_diff, anything[b, block], c))
@@ -357,18 +371,32 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             return previous, original
         return CategoricalDDPMSchedulerOutput(prev_sample=previous, pred_original_sample=original)
 
-    def _uniform(self, shape: tuple[int, ...], **options) -> torch.Tensor:
-        """Uniform numbers (B, X, Y, Z), each uniform on its own; near each other alike where there is `coherence`."""
-        sigma = self.config.coherence
-        if not sigma:
-            return torch.rand(shape, **options)
-        reach = math.ceil(3 * sigma)
-        kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=options["device"]) / sigma) ** 2)
-        kernel /= kernel.square().sum().sqrt()  # of unit variance before and after
-        noise = torch.randn((shape[0], 1, *(n + 2 * reach for n in shape[1:])), **options)
-        for dim in range(3):
-            noise = F.conv3d(noise, kernel.view([-1 if d == dim + 2 else 1 for d in range(5)]))
-        return torch.special.ndtr(noise[:, 0]).clamp_(max=1 - 2**-24)
+    def _draw_piece(self, logits, state, kernel, shape, picks) -> torch.Tensor:
+        """Where x_0 is the whole class, (V,) boolean: one piece of as many voxels as f expects.
+
+        A place is picked with probability in proportion to f^2: the square, because a piece that x_t begins to show
+        holds little of f at first beside the wide field where it might as well be, and a step that leaves it for
+        another place undoes what the steps before it did. Then the voxels of highest log-odds are taken, each less a
+        penalty for its distance from that place; it has a ceiling, so that what f is sure of is taken wherever it is.
+        """
+        k, least = self.config.whole_class, self.config.whole_class_least
+        f = torch.empty(state.shape, device=state.device)
+        for block in _blocks(len(state), state.device):
+            f[block] = _logits_block(logits, block, state[block].long(), kernel).softmax(0)[k]
+        expected = f.sum().item()
+        count = round(expected) if expected >= least else least * (picks[0].item() < expected / least)
+        piece = torch.zeros_like(state, dtype=torch.bool)
+        if not count:
+            return piece
+        cumulative = f.cpu().double().square().cumsum(0)
+        place = torch.searchsorted(cumulative, picks[1].cpu().double() * cumulative[-1]).clamp(max=len(f) - 1).item()
+        axes = [torch.arange(n, device=f.device, dtype=torch.float32) for n in shape]
+        places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)  # (V, 3)
+        squared_radius = (0.75 * count / math.pi) ** (2 / 3)
+        away = (places - places[place]).square().sum(1) / squared_radius
+        score = f.clamp(1e-9, 1 - 1e-6).logit() - away.clamp(max=_FARTHEST)
+        piece[score.topk(count).indices] = True
+        return piece
 
     def posterior(
         self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor, previous_timestep: int
