@@ -21,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
@@ -199,8 +200,6 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         whole_class (`int`, *optional*): a class whose voxels each step draws together, in one piece: as many as f
             expects, around a place that f picks. Where it lies is open at first; drawn voxel by voxel, a long step
             scatters it over all places that are likely, and the next step takes the crumbs for noise.
-        whole_class_least (`int`, defaults to 30): voxels of its smallest piece; where f expects fewer, that piece is
-            drawn as rarely as it takes.
     """
 
     order = 1
@@ -215,7 +214,6 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         max_beta: float = 0.999,
         prediction_type: str = "sample",
         whole_class: int | None = None,
-        whole_class_least: int = 30,
     ):
         if not 2 <= num_classes <= 256:
             raise ValueError(f"num_classes: got {num_classes}, expected 2..256 (states are uint8).")
@@ -223,8 +221,6 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"prediction_type: got {prediction_type!r}, expected 'sample' or 'leave_one_out'.")
         if whole_class is not None and not 0 <= whole_class < num_classes:
             raise ValueError(f"whole_class: got {whole_class}, expected a class below {num_classes}, or None.")
-        if whole_class_least < 1:
-            raise ValueError(f"whole_class_least: got {whole_class_least}, expected 1 voxel or more.")
         t = torch.arange(num_train_timesteps + 1, dtype=torch.float64)
         f = torch.cos((t / num_train_timesteps + cosine_offset) / (1 + cosine_offset) * math.pi / 2) ** 2
         self.betas = (1 - f[1:] / f[:-1]).clamp(max=max_beta)  # beta_1..beta_T
@@ -374,26 +370,27 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
     def _draw_piece(self, logits, state, kernel, shape, picks) -> torch.Tensor:
         """Where x_0 is the whole class, (V,) boolean: one piece of as many voxels as f expects.
 
-        A place is picked with probability in proportion to f^2: the square, because a piece that x_t begins to show
-        holds little of f at first beside the wide field where it might as well be, and a step that leaves it for
-        another place undoes what the steps before it did. Then the voxels of highest log-odds are taken, each less a
-        penalty for its distance from that place; it has a ceiling, so that what f is sure of is taken wherever it is.
+        A place is picked with probability in proportion to f times the square of what f expects around it, within
+        the reach of the piece: a piece that x_t begins to show holds little of f at first beside the wide field where
+        it might as well be, and a step that leaves it for another place undoes what the steps before it did. Then the
+        voxels of highest log-odds are taken, each less a penalty for its distance from that place; it has a ceiling,
+        so that what f is sure of is taken wherever it is.
         """
-        k, least = self.config.whole_class, self.config.whole_class_least
+        k = self.config.whole_class
         f = torch.empty(state.shape, device=state.device)
         for block in _blocks(len(state), state.device):
             f[block] = _logits_block(logits, block, state[block].long(), kernel).softmax(0)[k]
-        expected = f.sum().item()
-        count = round(expected) if expected >= least else least * (picks[0].item() < expected / least)
+        count = int(f.sum().item() + picks[0].item())  # rounded up or down so that its mean is what f expects
         piece = torch.zeros_like(state, dtype=torch.bool)
         if not count:
             return piece
-        cumulative = f.cpu().double().square().cumsum(0)
+        radius = (0.75 * count / math.pi) ** (1 / 3)
+        weight = f * _smooth(f.view(shape), radius / 2).flatten().square()
+        cumulative = weight.cpu().double().cumsum(0)
         place = torch.searchsorted(cumulative, picks[1].cpu().double() * cumulative[-1]).clamp(max=len(f) - 1).item()
         axes = [torch.arange(n, device=f.device, dtype=torch.float32) for n in shape]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)  # (V, 3)
-        squared_radius = (0.75 * count / math.pi) ** (2 / 3)
-        away = (places - places[place]).square().sum(1) / squared_radius
+        away = (places - places[place]).square().sum(1) / radius**2
         score = f.clamp(1e-9, 1 - 1e-6).logit() - away.clamp(max=_FARTHEST)
         piece[score.topk(count).indices] = True
         return piece
@@ -480,6 +477,17 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"sample: got {tuple(labels.shape)} {labels.dtype}, expected {shape} torch.uint8.")
         if labels.device.type == "cpu" and labels.max() >= expected[1]:  # elsewhere the look would stall the device
             raise ValueError(f"sample: got class {labels.max()}, expected classes below {expected[1]}.")
+
+
+def _smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
+    """(X, Y, Z) blurred by a Gaussian, in voxels; what lies outside counts 0."""
+    reach = math.ceil(3 * sigma)
+    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / sigma) ** 2)
+    x = x[None, None]
+    for dim in (2, 3, 4):
+        sizes = [-1 if d == dim else 1 for d in range(5)]
+        x = F.conv3d(x, (kernel / kernel.sum()).view(sizes), padding=[reach if d == dim else 0 for d in (2, 3, 4)])
+    return x[0, 0]
 
 
 def _draw(shape: Sequence[int], generator: Generators, device: str | torch.device | None, sampler) -> torch.Tensor:
