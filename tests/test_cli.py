@@ -33,6 +33,16 @@ def test_a_sentence_becomes_four_files(tmp_path):
     assert case.provenance["seed"] == 0
 
 
+def test_the_default_model_is_the_trained_one_that_ships(tmp_path):
+    asked = ["generate", "A man with a tumour of the left kidney.", "--only", "mask", "--mask-steps", "4"]
+    result = CliRunner().invoke(app, [*asked, "--output", str(tmp_path / "case")])
+    assert result.exit_code == 0, result.output
+    assert "random weights" not in result.output
+    case = Case.load(tmp_path / "case")
+    assert case.provenance["model"] == "torso-6mm"
+    assert case.labels.shape == (64, 48, 96)
+
+
 def test_cases_depend_on_the_seed_alone(tmp_path):
     generate("A", "--output", tmp_path / "many", "--num", 2, "--seed", 5, *FEW)
     generate("A", "--output", tmp_path / "one", "--seed", 6, *FEW)
@@ -184,7 +194,8 @@ def test_phantoms_of_nowhere_are_refused_in_one_line(tmp_path, arguments, words)
     assert not (tmp_path / "a").exists()
 
 
-SET = ["synthesize", "--steps", 2, "--mask-steps", 2, "--no-gate"]
+UNTRAINED = ["synthesize", "--model", "tiny", "--steps", 2, "--mask-steps", 2]
+SET = [*UNTRAINED, "--no-gate"]
 
 
 @pytest.fixture
@@ -214,7 +225,7 @@ def test_a_set_of_the_prior_takes_the_form_it_is_asked_for(tmp_path):
 
 @pytest.mark.usefixtures("threads")
 def test_noise_does_not_pass_the_gate_and_the_command_says_so(tmp_path):
-    result = run("synthesize", "--steps", 2, "--mask-steps", 2, "--count", 1, "--redraws", 1, "--output", tmp_path)
+    result = run(*UNTRAINED, "--count", 1, "--redraws", 1, "--output", tmp_path)
     assert result.exit_code == 1
     assert "the gate refused every draw of all 1 cases" in result.output
     assert "Traceback" not in result.output

@@ -14,6 +14,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from .checkpoints import DEFAULT
+
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -39,7 +41,7 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="The clinical sentence; without one, a patient is drawn.")] = "",
     model: Annotated[
         str, typer.Option(help="A bundled pipeline, a folder, a Hub id, or an untrained configuration.")
-    ] = "tiny",
+    ] = DEFAULT,
     num: Annotated[int, typer.Option(min=1, help="How many cases to draw.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Case i is drawn from seed + i.")] = 0,
     steps: Annotated[int | None, typer.Option(help="Steps of the CT stage.")] = None,
@@ -213,7 +215,7 @@ def synthesize(
     regions: Annotated[bool, typer.Option("--regions", help="nnunet: regions, tumours by organ.")] = False,
     model: Annotated[
         str, typer.Option(help="A bundled pipeline, a folder, a Hub id, or an untrained configuration.")
-    ] = "tiny",
+    ] = DEFAULT,
     seed: Annotated[int, typer.Option(min=0, help="Of the set; no two cases or splits share a draw.")] = 0,
     split: Annotated[str, typer.Option(help="train, validation or test.")] = "train",
     gate: Annotated[bool, typer.Option(help="Refuse cases without the prompted site or of no body's organs.")] = True,

@@ -374,7 +374,7 @@ def test_numbers_that_cannot_be_are_refused_before_anything_is_written(tmp_path,
 # ------------------------------------------------------------------------------------------------------ real processes
 
 
-ASKED = ["--count", "4", "--balance", "sites", "--no-gate", "--steps", "2", "--mask-steps", "2"]
+ASKED = ["--model", "tiny", "--count", "4", "--balance", "sites", "--no-gate", "--steps", "2", "--mask-steps", "2"]
 COMMAND = ["-m", "guidegen_diffusers.cli", "synthesize", *ASKED]
 # `--cpu --num_processes 2` starts one process in silence; what starts two hides behind --multi_gpu
 LAUNCH = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]

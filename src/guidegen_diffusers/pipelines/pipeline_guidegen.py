@@ -111,7 +111,7 @@ class GuideGenPipeline(StrictPipeline):
         sample_size: list[int] | tuple[int, int, int] | None = None,
         spacing: float = 3.0,
         max_sequence_length: int = 128,
-        sampling: dict[str, int | float] | None = None,
+        sampling: dict | None = None,
     ):
         super().__init__()
         if unknown := set(sampling or {}) - set(SAMPLING):
