@@ -574,7 +574,7 @@ def look(accelerator, pipe, average, crops: Crops, held_out: Crops, args: argpar
 def hardware(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
-    return f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"
+    return f"a {platform.machine()} CPU, threads: {torch.get_num_threads()}"
 
 
 def main() -> None:

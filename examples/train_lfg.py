@@ -2,11 +2,12 @@
 
     [z^A, z^T] = semantic_encoder(organs, tumour)
     z_t = sqrt(abar_t) z + sqrt(1 - abar_t) noise,  z the latents of Stage II before quantisation, at unit variance
-    loss = |unet([z_t, z^A, z^T], t, text) - target|^2
+    loss = w |unet([z_t, z^A, z^T], t, text) - target|^2
 
-The target is the noise, or what the config's scheduler predicts in its place. The semantic encoder learns with the
-U-Net; autoencoder and text encoder stay as they are. Latents and label maps are written once, before training, to a
-folder named after the autoencoder's hash.
+The target is the noise, or what the config's scheduler predicts in its place. w is 1, or `--tumor_weight` where the
+label map has the tumour: a weight that follows from what the network is told moves no optimum. The semantic encoder
+learns with the U-Net; autoencoder and text encoder stay as they are. Latents and label maps are written once, before
+training, to a folder named after the autoencoder's hash.
 
 What is drawn in a step follows from (seed, step, process) alone: a run that was killed and resumed gives the weights
 of one that was not.
@@ -28,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
@@ -83,6 +85,8 @@ def parse_args() -> argparse.Namespace:
     data.add_argument("--prompt_dropout", type=float, default=0.1)
     data.add_argument("--train_batch_size", type=int, default=1, help="cases a process and micro-step")
     data.add_argument("--dataloader_num_workers", type=int, default=0)
+    data.add_argument("--tumor_weight", type=float, default=1.0, help="weight of a cell with tumour in the loss")
+    data.add_argument("--high_noise_share", type=float, default=0.0, help="share of t from the upper half only")
     data.add_argument("--snr_gamma", type=float, help="weighs the loss by min-SNR (arXiv 2303.09556); 5 is usual")
     run = parser.add_argument_group("optimization")
     run.add_argument("--max_train_steps", type=int, required=True, help="optimizer steps")
@@ -307,7 +311,18 @@ def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
         )
 
 
-def lfg_loss(predicted, latents, noise, t, scheduler, snr_gamma: float | None) -> torch.Tensor:
+def draw_timesteps(count: int, total: int, high_noise_share: float, draw: torch.Generator) -> torch.Tensor:
+    """Uniform on 0..T-1; a share of them on the upper half alone."""
+    low = torch.where(torch.rand(count, generator=draw) < high_noise_share, total // 2, 0)
+    return low + (torch.rand(count, generator=draw) * (total - low)).long()
+
+
+def cell_weights(tumor: torch.Tensor, size: torch.Size, tumor_weight: float) -> torch.Tensor:
+    """(B, X, Y, Z) tumour maps to (B, 1, x, y, z): `tumor_weight` in a cell with any tumour, 1 elsewhere."""
+    return 1 + (tumor_weight - 1) * F.adaptive_max_pool3d(tumor[:, None].float(), size)
+
+
+def lfg_loss(predicted, latents, noise, t, scheduler, snr_gamma: float | None, weights=1.0) -> torch.Tensor:
     """MSE against what the scheduler predicts; with `snr_gamma` each item weighs min(SNR, gamma) in units of x_0."""
     kind = scheduler.config.prediction_type
     target = {
@@ -315,7 +330,7 @@ def lfg_loss(predicted, latents, noise, t, scheduler, snr_gamma: float | None) -
         "sample": lambda: latents,
         "v_prediction": lambda: scheduler.get_velocity(latents, noise, t),
     }[kind]()
-    error = (predicted.float() - target).square().flatten(1).mean(1)
+    error = (weights * (predicted.float() - target).square()).flatten(1).mean(1)
     if snr_gamma is not None:
         snr = compute_snr(scheduler, t)
         in_x_0 = {"epsilon": snr, "sample": torch.ones_like(snr), "v_prediction": snr + 1}[kind]
@@ -546,13 +561,15 @@ def train(args: argparse.Namespace) -> None:
             break
         clean, organs, tumor = (batch[name].to(accelerator.device) for name in ("latents", "organs", "tumor"))
         draw = torch.Generator().manual_seed(mix(args.seed, micro_step, accelerator.process_index, 1))
-        t = torch.randint(scheduler.config.num_train_timesteps, (len(clean),), generator=draw).to(clean.device)
+        t = draw_timesteps(len(clean), scheduler.config.num_train_timesteps, args.high_noise_share, draw)
+        t = t.to(clean.device)
         noise = torch.randn(clean.shape, generator=draw).to(clean.device)
         noisy = scheduler.add_noise(clean, noise, t)
         text, mask = encode(tokenizer, text_encoder, batch["text"], limit, clean.device)
         with accelerator.accumulate(painter):
             predicted = painter(noisy, t, organs, tumor, text, mask)
-            loss = lfg_loss(predicted, clean, noise, t, scheduler, args.snr_gamma)
+            weights = cell_weights(tumor, clean.shape[2:], args.tumor_weight)
+            loss = lfg_loss(predicted, clean, noise, t, scheduler, args.snr_gamma, weights)
             refuse_non_finite(f"the loss at t {t.tolist()} is {loss.item()},", [loss], step, micro_step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:
@@ -604,7 +621,7 @@ def look(accelerator, pipe, plain: Painter, average, held_out: Cases, args: argp
 def hardware(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
-    return f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"
+    return f"a {platform.machine()} CPU, threads: {torch.get_num_threads()}"
 
 
 def main() -> None:

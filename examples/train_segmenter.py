@@ -317,7 +317,7 @@ def look(accelerator: Accelerator, segmenter, held_out: Crops, args: argparse.Na
 def hardware(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return torch.cuda.get_device_name(accelerator.device)
-    return f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"
+    return f"a {platform.machine()} CPU, threads: {torch.get_num_threads()}"
 
 
 if __name__ == "__main__":

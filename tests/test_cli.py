@@ -136,6 +136,16 @@ def test_networks_run_in_half_precision(tiny, tmp_path, dtype):
     assert Case.load(tmp_path / "case").ct.dtype == np.int16
 
 
+@pytest.mark.parametrize(
+    ("capable", "precision"), [({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({}, "float32")]
+)
+def test_networks_run_in_bf16_where_the_cpu_has_it_and_in_fp32_elsewhere(monkeypatch, tmp_path, capable, precision):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capable, raising=False)
+    result = generate("A", "--output", tmp_path / "case", "--only", "mask", *FEW)
+    assert result.exit_code == 0, result.output
+    assert Case.load(tmp_path / "case").provenance["dtype"] == precision
+
+
 def test_a_patient_is_drawn_where_no_prompt_is_given(tmp_path):
     result = generate("--output", tmp_path / "case", "--only", "mask", *FEW)
     assert result.exit_code == 0, result.output

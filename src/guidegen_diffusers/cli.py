@@ -17,6 +17,11 @@ import typer
 from .checkpoints import DEFAULT
 
 
+Dtype = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option(help="Precision of the networks; auto: bf16 where the device has it in hardware, else fp32."),
+]
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 
@@ -53,7 +58,7 @@ def generate(
     raw_prompt: Annotated[bool, typer.Option("--raw-prompt", help="Send the text as it is.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace cases that exist.")] = False,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
-    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of the networks.")] = "fp32",
+    dtype: Dtype = "auto",
 ) -> None:
     """Draw cases from a sentence: CT and label map as NIfTI, a picture and a record of how they were made."""
     import torch
@@ -71,7 +76,7 @@ def generate(
     with _one_line_errors():
         for folder in folders:
             Case.check_free(folder, overwrite)
-        pipe = _load(model, {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype], device)
+        pipe = _load(model, dtype, device)
         for i, folder in enumerate(folders):
             generator = torch.Generator().manual_seed(seed + i)
             if mask is None and not raw_prompt:
@@ -89,7 +94,18 @@ def generate(
             typer.echo(f"{folder}: " + ", ".join(sorted(f.name for f in folder.iterdir())))
 
 
-def _load(model: str, dtype, device: str):
+def _precision(dtype: str, device: str):
+    import torch
+
+    if dtype == "auto":
+        cpu = getattr(torch.cpu, "get_capabilities", dict)()  # older torch does not say
+        cpu = cpu.get("amx_bf16") or cpu.get("avx512_bf16")
+        cuda = device.startswith("cuda") and torch.cuda.is_available() and torch.cuda.is_bf16_supported(False)
+        dtype = "bf16" if (device == "cpu" and cpu) or cuda else "fp32"
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+
+
+def _load(model: str, dtype: str, device: str):
     """The pipeline of a folder, a bundled name or a Hub id, or an untrained one of a shipped configuration."""
     import torch
 
@@ -97,6 +113,7 @@ def _load(model: str, dtype, device: str):
     from .configs import available_configs
     from .pipelines import GuideGenPipeline
 
+    dtype = _precision(dtype, device)
     if os.path.isdir(model) or model not in {*available_checkpoints(), *available_configs()}:
         pipe = GuideGenPipeline.from_pretrained(model, dtype=dtype)
     elif model in available_checkpoints():
@@ -228,7 +245,7 @@ def synthesize(
     push_to_hub: Annotated[str | None, typer.Option(help="Repository to upload the complete set to, private.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of each process, on a CPU; they belong to the set.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda (one for each process), mps.")] = "cpu",
-    dtype: Annotated[Literal["fp32", "bf16", "fp16"], typer.Option(help="Precision of the networks.")] = "fp32",
+    dtype: Dtype = "auto",
 ) -> None:
     """Make a set of cases to train on, checked and counted. Goes on where it was stopped; many processes share it."""
     import torch
@@ -266,7 +283,7 @@ def synthesize(
         }
         torch.set_num_threads(threads)
         device = f"cuda:{place}" if device == "cuda" else device
-        pipe = _load(model, {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype], device)
+        pipe = _load(model, dtype, device)
         pipe.set_progress_bar_config(disable=True)
         summary = run(
             pipe,

@@ -39,7 +39,7 @@ UNET = "pipeline/unet/diffusion_pytorch_model.safetensors"
 SEMANTIC = "pipeline/semantic_encoder/diffusion_pytorch_model.safetensors"
 FEW = ["--config", "tiny", "--num_validation_cases", 2, "--validation_sampling_steps", 2]
 CHECKED = ["--max_train_steps", STEPS, "--checkpointing_steps", 3, "--train_batch_size", 2, "--use_ema"]
-CHECKED += ["--snr_gamma", 5]
+CHECKED += ["--snr_gamma", 5, "--tumor_weight", 20, "--high_noise_share", 0.5]
 SHORT = ["--max_train_steps", 2, "--checkpointing_steps", 100]
 
 
@@ -466,6 +466,35 @@ def test_min_SNR_asks_the_same_of_every_prediction_type(script, t, gamma, seed):
         predicted = meaning(kind, guess, noisy, abar)
         got = script.lfg_loss(predicted, clean, noise, torch.tensor(t), scheduler_of(kind), gamma).item()
         assert got == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_timesteps_are_uniform_and_the_high_noise_share_is_of_the_upper_half_alone(script):
+    draw = torch.Generator().manual_seed(0)
+    t = script.draw_timesteps(50_000, 10, 0.0, draw)
+    np.testing.assert_allclose(torch.bincount(t, minlength=10) / 50_000, 0.1, atol=0.01)
+    high = script.draw_timesteps(50_000, 1000, 1.0, draw)
+    assert (high.min(), high.max()) == (500, 999)
+    some = script.draw_timesteps(50_000, 1000, 0.6, draw)
+    assert (some.min(), some.max()) == (0, 999)
+    assert (some >= 500).float().mean().item() == pytest.approx(0.6 + 0.4 / 2, abs=0.01)
+
+
+def test_a_cell_with_any_tumour_weighs_more_in_the_loss_and_no_other(script):
+    tumor = torch.zeros(2, 8, 4, 6, dtype=torch.uint8)
+    tumor[1, 3, 0, 5] = 1
+    weights = script.cell_weights(tumor, (4, 2, 3), 20)
+    expected = torch.ones(2, 1, 4, 2, 3)
+    expected[1, 0, 1, 0, 2] = 20
+    assert torch.equal(weights, expected)
+    assert script.cell_weights(tumor, (4, 2, 3), 1.0).eq(1).all()
+
+
+def test_a_weighted_loss_is_the_mean_of_weighted_squares(script):
+    clean, noise, off = some(0, "clean", "noise", "off")
+    weights, t = torch.ones(3, 1, 2, 3, 2), torch.tensor([10, 500, 900])
+    weights[0, 0, 1, 2, 0] = 7
+    got = script.lfg_loss(clean + off, clean, noise, t, scheduler_of("sample"), None, weights).item()
+    assert got == pytest.approx((weights * off.square()).mean().item(), rel=1e-6)
 
 
 def test_the_loss_teaches_the_semantic_encoder_and_the_unet(script, tiny):

@@ -126,6 +126,9 @@ class GuideGenPipeline(StrictPipeline):
             unet=unet,
             scheduler=scheduler,
         )
+        for network in (mask_unet, vae, semantic_encoder, unet):
+            if network is not None:  # half precision is ten times slower on a CPU without it
+                network.to(memory_format=torch.channels_last_3d)
         if mask_unet is not None:
             made_for = mask_unet.config.sample_size
             sample_size = made_for if sample_size is None else sample_size
