@@ -3,8 +3,8 @@
     python examples/assemble_pipeline.py --tcss out/tcss/pipeline --lfg out/lfg/pipeline --cae out/cae/pipeline \\
         --text_encoder out/text-encoder --measured out/measured.json --output_dir out/torso-6mm
 
-The autoencoder comes with the LFG pipeline that was trained on its latents; `--cae` and `--text_encoder` add the
-records of their training to the card.
+The autoencoder is that of `--cae`; its encoder and codebook must be those whose latents the LFG pipeline was trained
+on, its decoder may have been polished since. `--text_encoder` adds the record of its training to the card.
 """
 
 import argparse
@@ -75,12 +75,20 @@ def main() -> None:
     encoders = (p.text_encoder.state_dict().values() for p in (mask, image))
     if not all(torch.equal(a, b) for a, b in zip(*encoders, strict=True)):
         raise SystemExit("--tcss, --lfg: were trained with different text encoders, expected the same.")
+    vae = GuideGenPipeline.from_pretrained(args.cae, dtype=DTYPES[args.dtype]).vae
+    same = vae.config.scaling_factor == image.vae.config.scaling_factor and all(
+        torch.equal(tensor, image.vae.state_dict()[name])
+        for name, tensor in vae.state_dict().items()
+        if name.startswith(("encoder", "quantizer.codebook"))
+    )
+    if not same:
+        raise SystemExit("--cae, --lfg: the LFG was trained on another encoder's latents, expected this one's.")
     pipe = GuideGenPipeline(
         tokenizer=mask.tokenizer,
         text_encoder=mask.text_encoder,
         mask_unet=mask.mask_unet,
         mask_scheduler=mask.mask_scheduler,
-        vae=image.vae,
+        vae=vae,
         semantic_encoder=image.semantic_encoder,
         unet=image.unet,
         scheduler=image.scheduler,

@@ -8,6 +8,10 @@ volumes go through it. Its k and b stay as they are unless `--train_rescaler`: L
 discriminators see raw volumes, one some random slices along a random axis, the other the whole crop, and join at
 `--discriminator_start`. In the end the latents' scale is measured and stored, so that Stage III sees unit variance.
 
+L1 is least at medians, so that what a code leaves open (thin bone beside fat) comes out too dark on average.
+`--mse_weight` adds the squared error, which is least at means; with `--decoder_only` that is a last polish, after
+which the latents and Stage III are as they were.
+
 What is drawn in a step follows from (seed, step, process) alone: a run that was killed and resumed gives the weights
 of one that was not.
 
@@ -74,6 +78,10 @@ def parse_args() -> argparse.Namespace:
     data.add_argument("--train_batch_size", type=int, default=1, help="crops a process and micro-step")
     data.add_argument("--dataloader_num_workers", type=int, default=0)
     loss = parser.add_argument_group("loss")
+    loss.add_argument("--mse_weight", type=float, default=0.0, help="of the squared error without a window")
+    loss.add_argument(
+        "--decoder_only", action="store_true", help="encoder and codebook stay: latents of Stage III keep their sense"
+    )
     loss.add_argument(
         "--perceptual_network", help="folder or Hub id of an image model of transformers; none unless given"
     )
@@ -116,6 +124,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--phantom: got {args.phantom}, expected 1 or more.")
     if args.num_validation_cases < 1:
         parser.error(f"--num_validation_cases: got {args.num_validation_cases}, expected 1 or more.")
+    if args.decoder_only and args.pretrained_model_name_or_path is None:
+        parser.error("--decoder_only: expected --pretrained_model_name_or_path, whose encoder stays.")
     return args
 
 
@@ -426,6 +436,9 @@ def train(args: argparse.Namespace) -> None:
         vae.rescaler.requires_grad_(args.train_rescaler)
     elif args.train_rescaler:
         raise SystemExit("--train_rescaler: this autoencoder has none, for its window_sampling is none.")
+    if args.decoder_only:
+        vae.encoder.requires_grad_(False)
+        vae.quantizer.requires_grad_(False)
     if args.gradient_checkpointing:
         vae.enable_gradient_checkpointing()
     judges = Discriminators(args.discriminator_width)
@@ -487,6 +500,8 @@ def train(args: argparse.Namespace) -> None:
                 window = plain.rescaler.sample_windows(ct, labels, draw)
                 seen, made = plain.rescaler(ct, *window), plain.rescaler(fake, *window)
             reconstruction = F.l1_loss(made, seen)
+            if args.mse_weight:
+                reconstruction = reconstruction + args.mse_weight * F.mse_loss(fake, ct)
             if perceptual is not None:
                 reconstruction = reconstruction + args.perceptual_weight * perceptual(seen, made, slices)
             loss = reconstruction + vq_loss
@@ -516,7 +531,7 @@ def train(args: argparse.Namespace) -> None:
         if not accelerator.sync_gradients:
             continue
         step += 1
-        if args.restart_steps and step % args.restart_steps == 0:
+        if args.restart_steps and step % args.restart_steps == 0 and not args.decoder_only:
             restart_codes(accelerator, plain, average, ct, draw)
         if average is not None:
             average.step(plain.parameters())
@@ -561,7 +576,8 @@ def look(accelerator, pipe, average, crops: Crops, held_out: Crops, args: argpar
     if accelerator.is_main_process:
         with averaged(pipe.vae, average), accelerator.autocast():
             scores = validate(pipe.vae, held_out, args, record["step"])
-            pipe.vae.register_to_config(scaling_factor=latent_scale(pipe.vae, crops, accelerator.device))
+            if not args.decoder_only:
+                pipe.vae.register_to_config(scaling_factor=latent_scale(pipe.vae, crops, accelerator.device))
             made = {"processes": accelerator.num_processes, "hardware": hardware(accelerator)}
             save_pipeline(pipe, args, record | made | {"scores": scores})
         figures = ", ".join(f"{key} {value:.4g}" for key, value in (logs | scores).items())

@@ -7,7 +7,7 @@
 The target is the noise, or what the config's scheduler predicts in its place. w is 1, or `--tumor_weight` where the
 label map has the tumour: a weight that follows from what the network is told moves no optimum. The semantic encoder
 learns with the U-Net; autoencoder and text encoder stay as they are. Latents and label maps are written once, before
-training, to a folder named after the autoencoder's hash.
+training, to a folder named after the encoder's hash.
 
 What is drawn in a step follows from (seed, step, process) alone: a run that was killed and resumed gives the weights
 of one that was not.
@@ -178,7 +178,7 @@ class Cases(Dataset):
 def cached(cases: Cases, vae: VQModel3D, folder: Path, workers: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Latents at unit variance, organ maps (with `TUMOR_BIT`) and texts; written once, whole or not at all."""
     digest = hashlib.sha256(json.dumps({k: v for k, v in vae.config.items() if k[0] != "_"}, sort_keys=True).encode())
-    for name, tensor in sorted(vae.state_dict().items()):
+    for name, tensor in sorted(vae.encoder.state_dict().items()):  # the decoder may be polished
         digest.update(name.encode() + tensor.cpu().float().contiguous().numpy().tobytes())
     folder = folder / f"{cases.name}-{digest.hexdigest()[:16]}"
     if not folder.exists():

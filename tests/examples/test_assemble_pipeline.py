@@ -66,3 +66,16 @@ def test_stages_of_two_text_encoders_are_not_joined(stages, tmp_path):
     pipe.save_pretrained(tmp_path / "lfg")
     with pytest.raises(SystemExit, match="different text encoders"):
         call(load_script("assemble_pipeline.py"), *stages, "--output_dir", tmp_path / "torso")
+
+
+def test_a_polished_decoder_joins_and_another_encoder_does_not(stages, tmp_path):
+    script, pipe = load_script("assemble_pipeline.py"), GuideGenPipeline.from_pretrained(tmp_path / "cae")
+    pipe.vae.decoder[-1].bias.data += 1
+    pipe.save_pretrained(tmp_path / "cae")
+    call(script, *stages, "--dtype", "fp32", "--output_dir", tmp_path / "torso")
+    made = GuideGenPipeline.from_pretrained(tmp_path / "torso").vae
+    assert torch.equal(made.decoder[-1].bias, pipe.vae.decoder[-1].bias)
+    pipe.vae.encoder[0].bias.data += 1
+    pipe.save_pretrained(tmp_path / "cae")
+    with pytest.raises(SystemExit, match="another encoder's latents"):
+        call(script, *stages, "--output_dir", tmp_path / "other")

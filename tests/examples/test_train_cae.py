@@ -393,6 +393,34 @@ def test_an_autoencoder_without_windows_trains_too(script, tmp_path):
     assert not torch.equal(vae.encoder[0].weight, before["encoder.0.weight"])
 
 
+def test_a_polished_decoder_leaves_the_latents_as_they_were(script, tmp_path):
+    start = saved(tmp_path / "start", scaling_factor=1.7)
+    run = [*FEW, *CHECKED, "--phantom", 2, "--discriminator_weight", 0, "--learning_rate", 1e-2]
+    call(script, *run, "--pretrained_model_name_or_path", start, "--decoder_only", "--output_dir", tmp_path / "out")
+    before, after = (GuideGenPipeline.from_pretrained(f).vae for f in (start, tmp_path / "out" / "pipeline"))
+    for name, tensor in before.named_parameters():
+        assert torch.equal(tensor, after.get_parameter(name)) != name.startswith("decoder"), name
+    assert after.config.scaling_factor == 1.7
+
+
+def test_the_squared_error_is_of_whole_crops_as_they_are_and_weighs_as_told(script, tmp_path, monkeypatch):
+    compared, plain = [], torch.nn.functional.mse_loss
+    watched = SimpleNamespace(**vars(torch.nn.functional))
+    watched.mse_loss = lambda made, ct: (compared.append(ct), plain(made, ct))[1]
+    monkeypatch.setattr(script, "F", watched)
+    run = [*FEW, "--max_train_steps", 1, "--phantom", 2, "--discriminator_weight", 0]
+    call(script, *run, "--output_dir", tmp_path / "none")
+    assert not compared
+    call(script, *run, "--mse_weight", 100, "--output_dir", tmp_path / "some")
+    args = SimpleNamespace(phantom=2, crop_size=(8, 8, 8), discriminator_weight=0)
+    crops = script.Crops(args, SIZE, SPACING, VQModel3D.from_config(load_config("tiny")["vae"]), "train")
+    rank = SimpleNamespace(process_index=0, num_processes=1)
+    (place,) = next(iter(script.Places(2, 1, rank, 0, 0)))
+    assert len(compared) == 1
+    assert torch.equal(compared[0][0], crops[place]["ct"])
+    assert (tmp_path / "none" / VAE).read_bytes() != (tmp_path / "some" / VAE).read_bytes()
+
+
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
     """An image model of random weights."""
@@ -511,6 +539,7 @@ def test_a_restart_moves_dead_codes_and_the_average_of_those_alone(script):
         (["--phantom", 2, "--crop_size", 8, 8, 0], "got (8, 8, 0) of volumes"),
         (["--phantom", 2, "--crop_size", 8, 8, 6], "the crop from 8 a side"),  # too small to be judged
         (["--phantom", 2, "--pretrained_model_name_or_path", "/nowhere"], "got /nowhere, expected a pipeline"),
+        (["--phantom", 2, "--decoder_only"], "expected --pretrained_model_name_or_path, whose encoder stays"),
         (["--phantom", 2, "--perceptual_network", "/nowhere"], "got /nowhere, expected a folder or Hub id"),
         (["--phantom", 2, "--resume_from_checkpoint", "/nowhere"], "/nowhere holds no stage.json"),
     ],

@@ -332,7 +332,7 @@ def test_workers_fill_the_cache_as_one_process_does(script, tmp_path):
     assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
-def test_the_same_autoencoder_finds_its_cache_and_another_makes_its_own(script, tmp_path):
+def test_the_same_encoder_finds_its_cache_whatever_its_decoder_and_another_makes_its_own(script, tmp_path):
     cases = phantoms(script, 2)
     script.cached(cases, autoencoder(), tmp_path, 0)
     (first,) = tmp_path.iterdir()
@@ -346,8 +346,11 @@ def test_the_same_autoencoder_finds_its_cache_and_another_makes_its_own(script, 
     doubled, _, _ = script.cached(cases, rescaled, tmp_path, 0)
     assert len(list(tmp_path.iterdir())) == 2
     np.testing.assert_allclose(doubled, 2 * latents.astype(np.float32), rtol=2e-3, atol=1e-6)
-    trained = autoencoder()
-    trained.decoder[-1].bias.data += 1e-3
+    polished, trained = autoencoder(), autoencoder()
+    polished.decoder[-1].bias.data += 1e-3
+    script.cached(cases, polished, tmp_path, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+    trained.encoder[-1].bias.data += 1e-3
     script.cached(cases, trained, tmp_path, 0)
     assert len(list(tmp_path.iterdir())) == 3
 
