@@ -36,10 +36,25 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def read_record(folder: Path, name: str) -> dict | None:
+    """The record of a training run, with that of the run that it went on from, `before`."""
+    if not (folder / name).is_file():
+        return None
+    record = json.loads((folder / name).read_text())
+    source = record["arguments"].get("pretrained_model_name_or_path")
+    before = read_record(Path(source), name) if source else None
+    return record if before is None else record | {"before": before}
+
+
+def runs(record: dict) -> list[dict]:
+    """The runs that made a stage, the first one first."""
+    return [*(runs(record["before"]) if "before" in record else []), record]
+
+
 def card_section(records: dict[str, dict], measured: dict[str, str]) -> str:
     """How each stage was trained, and what came out, as Markdown."""
     lines = ["## Training", "", "| stage | steps x batch | hours | on | seed |", "|---|---|---|---|---|"]
-    for record in records.values():
+    for record in (run for record in records.values() for run in runs(record)):
         given = record["arguments"]
         batch = given["train_batch_size"] * given.get("gradient_accumulation_steps", 1) * record.get("processes", 1)
         hours = f"{record['seconds'] / 3600:.1f}"
@@ -64,10 +79,9 @@ def main() -> None:
     stages = {name: getattr(args, name) for name in RECORDS if getattr(args, name) is not None}
     records = {}
     for name, folder in stages.items():
-        file = folder / RECORDS[name]
-        if not file.is_file():
-            raise SystemExit(f"--{name}: {folder} holds no {file.name}, expected what the training script left.")
-        records[name] = json.loads(file.read_text())
+        records[name] = read_record(folder, RECORDS[name])
+        if records[name] is None:
+            raise SystemExit(f"--{name}: {folder} holds no {RECORDS[name]}, expected what the training script left.")
     measured = json.loads(args.measured.read_text())["card"] if args.measured else {}
 
     mask = GuideGenPipeline.from_pretrained(args.tcss, dtype=DTYPES[args.dtype])

@@ -1,6 +1,7 @@
 """assemble_pipeline.py joins stages into one pipeline that loads whole, with a card that tells how it was made."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -72,7 +73,17 @@ def test_a_polished_decoder_joins_and_another_encoder_does_not(stages, tmp_path)
     script, pipe = load_script("assemble_pipeline.py"), GuideGenPipeline.from_pretrained(tmp_path / "cae")
     pipe.vae.decoder[-1].bias.data += 1
     pipe.save_pretrained(tmp_path / "cae")
+    before = tmp_path / "before"
+    shutil.copytree(tmp_path / "cae", before)
+    record = RECORD | {
+        "stage": "CAE",
+        "step": 2,
+        "arguments": ARGUMENTS | {"pretrained_model_name_or_path": str(before)},
+    }
+    (tmp_path / "cae" / "training_cae.json").write_text(json.dumps(record))
     call(script, *stages, "--dtype", "fp32", "--output_dir", tmp_path / "torso")
+    card = (tmp_path / "torso" / "README.md").read_text()
+    assert card.index("| CAE | 7 x 16 |") < card.index("| CAE | 2 x 16 |")
     made = GuideGenPipeline.from_pretrained(tmp_path / "torso").vae
     assert torch.equal(made.decoder[-1].bias, pipe.vae.decoder[-1].bias)
     pipe.vae.encoder[0].bias.data += 1
