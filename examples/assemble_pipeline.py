@@ -54,12 +54,12 @@ def runs(record: dict) -> list[dict]:
 def card_section(records: dict[str, dict], measured: dict[str, str]) -> str:
     """How each stage was trained, and what came out, as Markdown."""
     lines = ["## Training", "", "| stage | steps x batch | hours | on | seed |", "|---|---|---|---|---|"]
-    for record in (run for record in records.values() for run in runs(record)):
-        given = record["arguments"]
-        batch = given["train_batch_size"] * given.get("gradient_accumulation_steps", 1) * record.get("processes", 1)
-        hours = f"{record['seconds'] / 3600:.1f}"
+    for run in (run for record in records.values() for run in runs(record)):
+        given = run["arguments"]
+        batch = given["train_batch_size"] * given.get("gradient_accumulation_steps", 1) * run.get("processes", 1)
+        hours = f"{run['seconds'] / 3600:.1f}"
         lines.append(
-            f"| {record['stage']} | {record['step']:,} x {batch} | {hours} | {record.get('hardware', '')} | "
+            f"| {run['stage']} | {run['step']:,} x {batch} | {hours} | {run.get('hardware', '')} | "
             f"{given['seed']} |"
         )
     phantoms = max(record["arguments"].get("phantom") or 0 for record in records.values())
