@@ -59,8 +59,7 @@ def card_section(records: dict[str, dict], measured: dict[str, str]) -> str:
         batch = given["train_batch_size"] * given.get("gradient_accumulation_steps", 1) * run.get("processes", 1)
         hours = f"{run['seconds'] / 3600:.1f}"
         lines.append(
-            f"| {run['stage']} | {run['step']:,} x {batch} | {hours} | {run.get('hardware', '')} | "
-            f"{given['seed']} |"
+            f"| {run['stage']} | {run['step']:,} x {batch} | {hours} | {run.get('hardware', '')} | {given['seed']} |"
         )
     phantoms = max(record["arguments"].get("phantom") or 0 for record in records.values())
     if phantoms:
