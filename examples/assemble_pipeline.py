@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from guidegen_diffusers import GuideGenPipeline, load_config
+from guidegen_diffusers import CaseDataset, GuideGenPipeline, load_config
+from guidegen_diffusers.phantom import SEEDS
 from guidegen_diffusers.pipelines import guidegen_model_card
 
 
@@ -51,6 +52,20 @@ def runs(record: dict) -> list[dict]:
     return [*(runs(record["before"]) if "before" in record else []), record]
 
 
+def data_of(arguments: dict) -> str | None:
+    """What a run was shown, in words; None for text alone."""
+    count, folder = arguments.get("phantom"), arguments.get("train_data_dir")
+    if folder and Path(folder).is_dir():
+        rows = CaseDataset(folder).rows
+        if sorted(row["seed"] for row in rows) != list(SEEDS["train"][: len(rows)]):
+            return f"{len(rows):,} cases of {Path(folder).name}"
+        count = len(rows)
+    if not count:
+        return arguments.get("dataset_name")
+    seeds = f"training seeds 0 to {count - 1:,}"
+    return f"procedural torsos (`TorsoPhantom`, {seeds}), no patient's data: it draws such torsos"
+
+
 def card_section(records: dict[str, dict], measured: dict[str, str]) -> str:
     """How each stage was trained, and what came out, as Markdown."""
     lines = ["## Training", "", "| stage | steps x batch | hours | on | seed |", "|---|---|---|---|---|"]
@@ -61,12 +76,8 @@ def card_section(records: dict[str, dict], measured: dict[str, str]) -> str:
         lines.append(
             f"| {run['stage']} | {run['step']:,} x {batch} | {hours} | {run.get('hardware', '')} | {given['seed']} |"
         )
-    phantoms = max(record["arguments"].get("phantom") or 0 for record in records.values())
-    if phantoms:
-        lines += [
-            "",
-            f"On procedural torsos (`TorsoPhantom`, training seeds 0 to {phantoms - 1:,}); no patient's data.",
-        ]
+    seen = {data_of(run["arguments"]) for record in records.values() for run in runs(record)} - {None}
+    lines += ["", *(f"Trained on {data}." for data in sorted(seen))]
     if measured:
         lines += ["", "## Measured", "", "| figure | value |", "|---|---|"]
         lines += [f"| {name} | {value} |" for name, value in measured.items()]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from guidegen_diffusers import GuideGenPipeline
+from guidegen_diffusers.data.phantom_set import write_phantoms
 
 from .launch import call, load_script
 
@@ -90,3 +91,15 @@ def test_a_polished_decoder_joins_and_another_encoder_does_not(stages, tmp_path)
     pipe.save_pretrained(tmp_path / "cae")
     with pytest.raises(SystemExit, match="another encoder's latents"):
         call(script, *stages, "--output_dir", tmp_path / "other")
+
+
+def test_the_card_names_what_was_shown_phantoms_by_their_seeds(tmp_path):
+    script = load_script("assemble_pipeline.py")
+    write_phantoms(tmp_path / "set", 2, (16, 12, 24), 24.0, progress=False)
+    shown = script.data_of({"train_data_dir": str(tmp_path / "set")})
+    assert shown == script.data_of({"phantom": 2, "train_data_dir": None})
+    assert "training seeds 0 to 1)" in shown
+    write_phantoms(tmp_path / "others", 2, (16, 12, 24), 24.0, seed=5, progress=False)
+    assert script.data_of({"train_data_dir": str(tmp_path / "others")}) == "2 cases of others"
+    assert script.data_of({"dataset_name": "some/set"}) == "some/set"
+    assert script.data_of({"seed": 0}) is None
