@@ -1,11 +1,16 @@
 """Bundled pipelines are found by name, load whole, and stay within what a repository bears."""
 
 import json
+import re
 
 import pytest
+import torch
 from safetensors import safe_open
 
-from guidegen_diffusers import GuideGenPipeline, available_checkpoints, bundled_checkpoint
+from guidegen_diffusers import GuideGenPipeline, Segmenter3D, TorsoPhantom, available_checkpoints, bundled_checkpoint
+from guidegen_diffusers.checkpoints import FOLDER, bundled_instrument
+from guidegen_diffusers.metrics import dice
+from guidegen_diffusers.phantom import SEEDS
 
 
 def test_an_unknown_name_is_named():
@@ -14,7 +19,7 @@ def test_an_unknown_name_is_named():
 
 
 def test_all_bundles_together_are_at_most_40_mb():
-    files = [f for name in available_checkpoints() for f in bundled_checkpoint(name).rglob("*") if f.is_file()]
+    files = [f for f in FOLDER.rglob("*") if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 40_000_000
 
 
@@ -37,3 +42,22 @@ def test_a_bundle_is_half_precision_with_a_card_and_the_record_of_its_training(n
 def test_a_bundle_loads_whole(name):
     pipe = GuideGenPipeline.from_pretrained(bundled_checkpoint(name))
     assert all(part is not None for part in pipe.components.values())
+
+
+def test_no_file_of_a_bundle_tells_where_it_was_made():
+    texts = [f for f in FOLDER.rglob("*") if f.suffix in (".json", ".md")]
+    assert texts
+    assert not [f for f in texts if re.search(r'["`]/\w+/', f.read_text())]
+
+
+def test_an_instrument_is_found_by_the_spacing_that_it_reads():
+    assert bundled_instrument("segmenter", (6.0, 6.0, 6.0)).name == "segmenter-6mm"
+    assert bundled_instrument("segmenter", (5.0, 5.0, 5.0)) is None
+    assert bundled_instrument("segmenter", (6.0, 6.0, 5.0)) is None
+
+
+def test_the_bundled_segmenter_reads_the_organs_of_a_phantom_it_has_not_seen():
+    case = TorsoPhantom((64, 48, 96), 6.0).sample(None, SEEDS["test"][7000])
+    segmenter = Segmenter3D.from_pretrained(bundled_instrument("segmenter", (6.0, 6.0, 6.0))).eval()
+    read = dice(segmenter.segment(torch.from_numpy(case.ct)[None])[0].numpy(), case.labels)
+    assert min(read[name] for name in ("lung", "liver", "heart", "kidney", "aorta")) > 0.85, read
