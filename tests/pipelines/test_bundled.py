@@ -4,9 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from guidegen_diffusers import ClinicalPrompt, GuideGenPipeline, TorsoPhantom, bundled_checkpoint, find_site
+from guidegen_diffusers import (
+    ClinicalPrompt,
+    GuideGenPipeline,
+    Segmenter3D,
+    TorsoPhantom,
+    bundled_checkpoint,
+    find_site,
+)
+from guidegen_diffusers.checkpoints import bundled_instrument
 from guidegen_diffusers.labels import CLASSES, TUMOR
-from guidegen_diffusers.metrics import mean_hu, organ_volumes
+from guidegen_diffusers.metrics import dice, mean_hu, organ_volumes
 from guidegen_diffusers.phantom import SEEDS
 from guidegen_diffusers.prompts import SITES
 
@@ -32,7 +40,7 @@ def drawn():
 
 def test_tumours_lie_where_they_were_asked_for_and_nowhere_where_none_was(drawn):
     right = [find_site(case.labels, case.affine).site == prompt.site for prompt, case, _ in drawn]
-    assert sum(right) >= 6, right  # by chance 1
+    assert sum(right) >= 8, right  # by chance 1; the card's share gives 10 or 11
 
 
 def test_organs_are_there_and_of_the_phantoms_size(drawn):
@@ -43,11 +51,21 @@ def test_organs_are_there_and_of_the_phantoms_size(drawn):
     assert (made > 0).mean() > 0.95
     ratio = dict(zip(ORGANS, made.mean(0) / true.mean(0), strict=True))
     large = [name for name in ORGANS if true.mean(0)[ORGANS.index(name)] > 100]
-    assert all(0.75 < ratio[name] < 1.33 for name in large), ratio
+    assert all(0.75 < ratio[name] < 1.25 for name in large), ratio
 
 
 def test_organs_have_the_phantoms_hu(drawn):
     made, true = ([mean_hu(c.ct, c.labels) for c in cases] for cases in zip(*[d[1:] for d in drawn], strict=True))
     for name in ("lung", "liver", "heart", "aorta"):
         away = np.mean([m[name] for m in made if name in m]) - np.mean([t[name] for t in true])
-        assert abs(away) < 60, (name, away)
+        assert abs(away) < 30, (name, away)
+
+
+def test_a_segmenter_that_saw_phantoms_alone_reads_the_organs_of_generated_CT(drawn):
+    segmenter = Segmenter3D.from_pretrained(bundled_instrument("segmenter", (6.0, 6.0, 6.0))).eval()
+    for name in ("lung", "liver", "heart", "kidney"):
+        scores = {}
+        for side, cases in (("made", [case for _, case, _ in drawn]), ("true", [phantom for *_, phantom in drawn])):
+            read = [dice(segmenter.segment(torch.from_numpy(c.ct)[None])[0].numpy(), c.labels) for c in cases]
+            scores[side] = np.mean([r[name] for r in read])
+        assert scores["made"] > 0.8 * scores["true"], (name, scores)
