@@ -149,6 +149,7 @@ def table(rows: list[dict], reconstructed: dict[str, float]) -> dict[str, str]:
         out[f"stray fragments, {whose}"] = f"{100 * np.mean([row[side]['stray'] for row in canonical]):.2f} %"
     sizes = {side: [row[side]["volumes"]["tumor"] for row in asked] for side in ("made", "phantom")}
     out["tumour volume, median"] = f"{np.median(sizes['made']):.0f} ml (phantoms {np.median(sizes['phantom']):.0f})"
+    out["tumour volume, mean over the phantoms'"] = f"{np.sum(sizes['made']) / np.sum(sizes['phantom']):.2f}"
     if all("hu" in row["made"] for row in canonical):
         hu = {
             side: {
@@ -160,6 +161,8 @@ def table(rows: list[dict], reconstructed: dict[str, float]) -> dict[str, str]:
         away = {name: hu["made"][name] - hu["phantom"][name] for name in ORGANS}
         worst = max(away, key=lambda name: abs(away[name]))
         out["mean HU of an organ, furthest from the phantoms'"] = f"{away[worst]:+.1f} HU ({worst})"
+        far = [f"{name} {hu:+.0f}" for name, hu in away.items() if abs(hu) > 15]
+        out["off by more than 15 HU"] = f"{len(far)} of {len(ORGANS)}: {', '.join(far) or 'none'}"
         pairs = [(row["made"]["contrast"], row["phantom"]["contrast"]) for row in asked]
         pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
         out["tumour contrast of the phantom's sign"] = share([a * b > 0 for a, b in pairs])

@@ -41,6 +41,8 @@ def test_phantoms_measured_against_themselves_are_perfect(script, perfect):
     assert table["organ volume, mean over the phantoms'"] == "1.00 to 1.00, outside 10 %: none"
     assert "+0.0 HU" in table["mean HU of an organ, furthest from the phantoms'"]
     assert table["tumour contrast of the phantom's sign"].startswith("100.0 %")
+    assert table["off by more than 15 HU"] == "0 of 19: none"
+    assert table["tumour volume, mean over the phantoms'"] == "1.00"
 
 
 def test_what_is_wrong_shows(script, perfect):
@@ -48,6 +50,7 @@ def test_what_is_wrong_shows(script, perfect):
     for i, row in enumerate(rows):
         row["made"]["volumes"]["liver"] *= 1.3
         row["made"]["volumes"]["gallbladder"] *= i % 2
+        row["made"]["volumes"]["tumor"] *= 2
         row["made"]["hu"]["spleen"] -= 40
         row["made"]["stray"] = 0.25
         row["made"]["site"] = "elsewhere" if i < 3 else row["made"]["site"]
@@ -59,6 +62,8 @@ def test_what_is_wrong_shows(script, perfect):
     assert "liver" in table["organ volume, mean over the phantoms'"]
     assert table["organ present, the rarest"] == "50.0 % (gallbladder)"
     assert table["mean HU of an organ, furthest from the phantoms'"] == "-40.0 HU (spleen)"
+    assert table["off by more than 15 HU"] == "1 of 19: spleen -40"
+    assert table["tumour volume, mean over the phantoms'"] == "2.00"
     assert table["stray fragments, generated"] == "25.00 %"
     assert table["tumour contrast of the phantom's sign"].startswith("0.0 %")
 
