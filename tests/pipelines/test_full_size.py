@@ -74,7 +74,7 @@ def test_repeated_blocks_of_a_full_size_network_compile_without_recompiling_each
     if stage == "mask_unet":
         sample = torch.randint(0, 21, (1, 64, 48, 96), dtype=torch.uint8)
     else:
-        sample = torch.randn(1, 16, 32, 24, 48)
+        sample = torch.randn(1, network.config.in_channels, 32, 24, 48)
     text = torch.randn(1, 9, 128)
     with torch.no_grad():
         expected = network(sample, 500, text).sample
