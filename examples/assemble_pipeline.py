@@ -100,8 +100,9 @@ def main() -> None:
     if not all(torch.equal(a, b) for a, b in zip(*encoders, strict=True)):
         raise SystemExit("--tcss, --lfg: were trained with different text encoders, expected the same.")
     vae = GuideGenPipeline.from_pretrained(args.cae, dtype=DTYPES[args.dtype]).vae
+    trained_on = image.vae.state_dict()
     same = vae.config.scaling_factor == image.vae.config.scaling_factor and all(
-        torch.equal(tensor, image.vae.state_dict()[name])
+        torch.equal(tensor, trained_on[name])
         for name, tensor in vae.state_dict().items()
         if name.startswith(("encoder", "quantizer.codebook"))
     )
