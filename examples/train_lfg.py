@@ -4,10 +4,10 @@
     z_t = sqrt(abar_t) z + sqrt(1 - abar_t) noise,  z the latents of Stage II before quantisation, at unit variance
     loss = w |unet([z_t, z^A, z^T], t, text) - target|^2
 
-The target is the noise, or what the config's scheduler predicts in its place. w is 1, or `--tumor_weight` where the
-label map has the tumour: a weight that follows from what the network is told moves no optimum. The semantic encoder
-learns with the U-Net; autoencoder and text encoder stay as they are. Latents and label maps are written once, before
-training, to a folder named after the encoder's hash.
+The target is the noise, or what the config's scheduler predicts in its place. w is 1, or what the label map asks for:
+`--tumor_weight` where the tumour is, and more for small organs with `--organ_balance`. A weight that follows from what
+the network is told moves no optimum. The semantic encoder learns with the U-Net; autoencoder and text encoder stay as
+they are. Latents and label maps are written once, before training, to a folder named after the encoder's hash.
 
 What is drawn in a step follows from (seed, step, process) alone: a run that was killed and resumed gives the weights
 of one that was not.
@@ -53,7 +53,7 @@ from guidegen_diffusers import (
     VQModel3D,
     load_config,
 )
-from guidegen_diffusers.labels import CLASSES, split_tumor
+from guidegen_diffusers.labels import CLASSES, NUM_CLASSES, TUMOR, split_tumor
 from guidegen_diffusers.phantom import SEEDS, VERSION
 from guidegen_diffusers.pipelines import guidegen_model_card
 from guidegen_diffusers.prompts import NUM_STYLES
@@ -85,6 +85,7 @@ def parse_args() -> argparse.Namespace:
     data.add_argument("--prompt_dropout", type=float, default=0.1)
     data.add_argument("--train_batch_size", type=int, default=1, help="cases a process and micro-step")
     data.add_argument("--dataloader_num_workers", type=int, default=0)
+    data.add_argument("--organ_balance", type=float, default=0.0, help="power of its rarity that weighs an organ")
     data.add_argument("--tumor_weight", type=float, default=1.0, help="weight of a cell with tumour in the loss")
     data.add_argument("--high_noise_share", type=float, default=0.0, help="share of t from the upper half only")
     data.add_argument("--snr_gamma", type=float, help="weighs the loss by min-SNR (arXiv 2303.09556); 5 is usual")
@@ -317,9 +318,18 @@ def draw_timesteps(count: int, total: int, high_noise_share: float, draw: torch.
     return low + (torch.rand(count, generator=draw) * (total - low)).long()
 
 
-def cell_weights(tumor: torch.Tensor, size: torch.Size, tumor_weight: float) -> torch.Tensor:
-    """(B, X, Y, Z) tumour maps to (B, 1, x, y, z): `tumor_weight` in a cell with any tumour, 1 elsewhere."""
-    return 1 + (tumor_weight - 1) * F.adaptive_max_pool3d(tumor[:, None].float(), size)
+def class_weights(maps: np.ndarray, organ_balance: float, tumor_weight: float) -> torch.Tensor:
+    """(N,) weights: of an organ, how many times smaller than the largest it is in all maps together, to a power."""
+    counts = sum(np.bincount(item.ravel() % TUMOR_BIT, minlength=NUM_CLASSES) for item in maps)
+    largest = counts[1:TUMOR].max()
+    weights = [1.0, *((largest / n) ** organ_balance if n else 1.0 for n in counts[1:TUMOR]), tumor_weight]
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def cell_weights(organs: torch.Tensor, tumor: torch.Tensor, size: torch.Size, weights: torch.Tensor) -> torch.Tensor:
+    """(B, X, Y, Z) maps to (B, 1, x, y, z): the largest weight of the classes that a cell holds."""
+    classes = torch.where(tumor > 0, TUMOR, organs)
+    return F.adaptive_max_pool3d(weights[classes.long()][:, None], size)
 
 
 def lfg_loss(predicted, latents, noise, t, scheduler, snr_gamma: float | None, weights=1.0) -> torch.Tensor:
@@ -495,7 +505,7 @@ def train(args: argparse.Namespace) -> None:
         unet.enable_gradient_checkpointing()
     tokenizer, text_encoder = load_text_encoder(args.text_encoder or source, unet.config.cross_attention_dim)
     text_encoder.to(accelerator.device)
-    vae.to(accelerator.device)
+    vae.to(accelerator.device, memory_format=torch.channels_last_3d)
     average = EMAModel(painter.parameters(), decay=args.ema_decay) if args.use_ema else None
 
     # 2. Data
@@ -503,6 +513,7 @@ def train(args: argparse.Namespace) -> None:
         latents, maps, texts = cached(
             Cases(args, size, spacing), vae, args.cache_dir or args.output_dir / "cache", args.dataloader_num_workers
         )
+    per_class = class_weights(maps, args.organ_balance, args.tumor_weight).to(accelerator.device)
     held_out = Cases(args, size, spacing, "validation")
 
     # 3. Optimizer and schedule
@@ -568,7 +579,7 @@ def train(args: argparse.Namespace) -> None:
         text, mask = encode(tokenizer, text_encoder, batch["text"], limit, clean.device)
         with accelerator.accumulate(painter):
             predicted = painter(noisy, t, organs, tumor, text, mask)
-            weights = cell_weights(tumor, clean.shape[2:], args.tumor_weight)
+            weights = cell_weights(organs, tumor, clean.shape[2:], per_class)
             loss = lfg_loss(predicted, clean, noise, t, scheduler, args.snr_gamma, weights)
             refuse_non_finite(f"the loss at t {t.tolist()} is {loss.item()},", [loss], step, micro_step)
             accelerator.backward(loss)

@@ -81,6 +81,9 @@ def parse_args() -> argparse.Namespace:
     loss = parser.add_argument_group("loss")
     loss.add_argument("--kl_weight", type=float, default=1.0)
     loss.add_argument("--cross_entropy_weight", type=float, default=0.0)
+    loss.add_argument(
+        "--organ_balance", type=float, default=0.0, help="power of its rarity that weighs an organ in it"
+    )
     loss.add_argument("--tumor_weight", type=float, default=1.0, help="of tumour voxels in the cross-entropy")
     run = parser.add_argument_group("optimization")
     run.add_argument("--max_train_steps", type=int, required=True, help="optimizer steps")
@@ -275,14 +278,20 @@ def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
         )
 
 
-def tcss_loss(logits, labels, noisy, t, scheduler, args) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def class_weights(labels: np.ndarray, organ_balance: float, tumor_weight: float) -> torch.Tensor:
+    """(N,) weights: of an organ, how many times smaller than the largest it is in all maps together, to a power."""
+    counts = sum(np.bincount(item.ravel(), minlength=NUM_CLASSES) for item in labels)
+    largest = counts[1:TUMOR].max()
+    weights = [1.0, *((largest / n) ** organ_balance if n else 1.0 for n in counts[1:TUMOR]), tumor_weight]
+    return torch.tensor(weights, dtype=torch.float32)
+
+
+def tcss_loss(logits, labels, noisy, t, scheduler, weights, args) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """The loss, and its parts in nats a voxel."""
     parts = {}
     if args.kl_weight:
         parts["kl"] = scheduler.kl_divergence(logits, labels, noisy, t).mean()
     if args.cross_entropy_weight:
-        weights = torch.ones(NUM_CLASSES)
-        weights[TUMOR] = args.tumor_weight
         parts["cross_entropy"] = scheduler.cross_entropy(logits, labels, noisy, t, weights).mean()
     return sum(getattr(args, f"{name}_weight") * part for name, part in parts.items()), parts
 
@@ -455,6 +464,7 @@ def train(args: argparse.Namespace) -> None:
         labels, texts = cached(
             Cases(args, size, spacing), args.cache_dir or args.output_dir / "cache", args.dataloader_num_workers
         )
+    weights = class_weights(labels, args.organ_balance, args.tumor_weight)
     held_out = Cases(args, size, spacing, "validation")
 
     # 3. Optimizer and schedule
@@ -513,7 +523,7 @@ def train(args: argparse.Namespace) -> None:
         text, mask = encode(tokenizer, text_encoder, batch["text"], limit, clean.device)
         with accelerator.accumulate(unet):
             logits = unet(noisy, t.to(clean.device), text, mask, return_dict=False)[0]
-            loss, parts = tcss_loss(logits, clean, noisy, t, scheduler, args)
+            loss, parts = tcss_loss(logits, clean, noisy, t, scheduler, weights, args)
             refuse_non_finite(f"the loss at t {t.tolist()} is {loss.item()},", [loss], step, micro_step)
             accelerator.backward(loss)
             if accelerator.sync_gradients:

@@ -24,7 +24,7 @@ from guidegen_diffusers import (
     load_config,
 )
 from guidegen_diffusers.data.phantom_set import write_phantoms
-from guidegen_diffusers.labels import CLASSES, TUMOR, split_tumor
+from guidegen_diffusers.labels import CLASSES, NUM_CLASSES, TUMOR, split_tumor
 from guidegen_diffusers.phantom import SEEDS
 from guidegen_diffusers.text_encoder import small_text_encoder
 
@@ -39,7 +39,7 @@ UNET = "pipeline/unet/diffusion_pytorch_model.safetensors"
 SEMANTIC = "pipeline/semantic_encoder/diffusion_pytorch_model.safetensors"
 FEW = ["--config", "tiny", "--num_validation_cases", 2, "--validation_sampling_steps", 2]
 CHECKED = ["--max_train_steps", STEPS, "--checkpointing_steps", 3, "--train_batch_size", 2, "--use_ema"]
-CHECKED += ["--snr_gamma", 5, "--tumor_weight", 20, "--high_noise_share", 0.5]
+CHECKED += ["--snr_gamma", 5, "--tumor_weight", 20, "--organ_balance", 0.5, "--high_noise_share", 0.5]
 SHORT = ["--max_train_steps", 2, "--checkpointing_steps", 100]
 
 
@@ -482,14 +482,31 @@ def test_timesteps_are_uniform_and_the_high_noise_share_is_of_the_upper_half_alo
     assert (some >= 500).float().mean().item() == pytest.approx(0.6 + 0.4 / 2, abs=0.01)
 
 
-def test_a_cell_with_any_tumour_weighs_more_in_the_loss_and_no_other(script):
-    tumor = torch.zeros(2, 8, 4, 6, dtype=torch.uint8)
+def test_a_cell_weighs_as_much_as_the_heaviest_class_it_holds(script):
+    organs, tumor = torch.zeros(2, 2, 8, 4, 6, dtype=torch.uint8)
+    organs[0, :2, :2] = 3
+    organs[0, 3, 3, 5] = 4
+    organs[1, 2:4] = 3
     tumor[1, 3, 0, 5] = 1
-    weights = script.cell_weights(tumor, (4, 2, 3), 20)
+    weights = torch.ones(NUM_CLASSES)
+    weights[[3, 4, TUMOR]] = torch.tensor([2.0, 5.0, 20.0])
     expected = torch.ones(2, 1, 4, 2, 3)
+    expected[0, 0, 0, 0] = 2
+    expected[0, 0, 1, 1, 2] = 5
+    expected[1, 0, 1] = 2
     expected[1, 0, 1, 0, 2] = 20
-    assert torch.equal(weights, expected)
-    assert script.cell_weights(tumor, (4, 2, 3), 1.0).eq(1).all()
+    assert torch.equal(script.cell_weights(organs, tumor, (4, 2, 3), weights), expected)
+
+
+def test_classes_weigh_by_a_power_of_their_rarity_among_organs_and_the_tumour_as_told(script):
+    maps = np.zeros((2, 4, 4, 4), np.uint8)
+    maps[:, 0], maps[0, 1, 0], maps[1, 1, 0, 0] = 3, 4, 5 + script.TUMOR_BIT  # 32, 4 and 1 voxels
+    maps[1, 1, 0, 1:] = 5
+    expected = torch.ones(NUM_CLASSES)
+    expected[[4, 5, TUMOR]] = torch.tensor([8**0.5, 8**0.5, 20.0])
+    torch.testing.assert_close(script.class_weights(maps, 0.5, 20.0), expected)
+    plain = script.class_weights(maps, 0.0, 1.0)
+    assert plain.eq(1).all()
 
 
 def test_a_weighted_loss_is_the_mean_of_weighted_squares(script):

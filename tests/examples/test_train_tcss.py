@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from guidegen_diffusers import GuideGenPipeline, load_config
 from guidegen_diffusers.data.phantom_set import write_phantoms
+from guidegen_diffusers.labels import NUM_CLASSES, TUMOR
 from guidegen_diffusers.text_encoder import small_text_encoder
 
 from ..loopback_hub import LoopbackHub
@@ -27,6 +28,7 @@ STEPS = 12
 WEIGHTS = "pipeline/mask_unet/diffusion_pytorch_model.safetensors"
 FEW = ["--config", "tiny", "--num_validation_prompts", 2, "--validation_sampling_steps", 2]
 CHECKED = ["--max_train_steps", STEPS, "--checkpointing_steps", 3, "--use_ema"]
+CHECKED += ["--cross_entropy_weight", 0.1, "--tumor_weight", 10, "--organ_balance", 0.5]
 SHORT = ["--max_train_steps", 2, "--checkpointing_steps", 100]
 ONE_OF = "expected one of --train_data_dir, --dataset_name and --phantom"
 
@@ -318,6 +320,15 @@ def test_the_high_noise_share_is_of_the_upper_half_alone(script):
 def places(script, count, size, process=0, processes=1, first=0, batches=5, seed=0):
     rank = SimpleNamespace(process_index=process, num_processes=processes)
     return list(itertools.islice(script.Places(count, size, rank, seed, first), batches))
+
+
+def test_classes_weigh_by_a_power_of_their_rarity_among_organs_and_the_tumour_as_told(script):
+    labels = np.zeros((2, 4, 4, 4), np.uint8)
+    labels[:, 0], labels[0, 1, 0], labels[1, 1, 0], labels[1, 2, 0] = 3, 4, 5, TUMOR  # 32, 4, 4 and 4 voxels
+    expected = torch.ones(NUM_CLASSES)
+    expected[[4, 5, TUMOR]] = torch.tensor([8**0.5, 8**0.5, 10.0])
+    torch.testing.assert_close(script.class_weights(labels, 0.5, 10.0), expected)
+    assert script.class_weights(labels, 0.0, 1.0).eq(1).all()
 
 
 def test_an_epoch_shows_every_case_once_each_time_in_another_order(script):

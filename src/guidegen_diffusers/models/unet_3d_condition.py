@@ -15,6 +15,7 @@ semantic latents and writes noise. Choices of ours where the paper is silent:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -135,45 +136,51 @@ class NeighborVotes(nn.Module):
         nn.init.zeros_(self.gain.bias)
 
     def forward(self, logits: torch.Tensor, sample: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        classes = torch.arange(logits.shape[1], device=sample.device, dtype=torch.uint8).view(1, -1, 1, 1, 1)
-        shown = (sample[:, None] == classes).to(torch.uint8)  # (B, N, X, Y, Z)
         gains = self.gain(F.silu(time)).unflatten(1, (len(self.windows), -1))
-        return _AddVotes.apply(logits, gains.to(logits.dtype), *(box_sum(shown, w) - shown for w in self.windows))
+        return _AddVotes.apply(logits, gains.to(logits.dtype), sample, self.windows)
 
 
 class _AddVotes(torch.autograd.Function):
-    """logits + sum_w gain_w counts_w. Counts stay `uint8` between the passes, and no product is ever stored."""
+    """logits + sum_w gain_w counts_w. Counts are made where they are used, a few classes at a time, and never kept."""
 
     @staticmethod
-    def forward(ctx, logits, gains, *counts):  # (B, N, X, Y, Z), (B, W, N), W times (B, N, X, Y, Z)
-        ctx.save_for_backward(gains, *counts)
+    def forward(ctx, logits, gains, sample, windows):  # (B, N, X, Y, Z), (B, W, N), (B, X, Y, Z)
+        ctx.save_for_backward(gains, sample)
+        ctx.windows = windows
         out = logits.clone()
-        for i, count in enumerate(counts):
-            out.addcmul_(count.to(out.dtype), gains[:, i, :, None, None, None])
+        for b, classes in _class_blocks(logits):
+            for w, count in enumerate(_count_neighbors(sample[b], classes, windows)):
+                out[b, classes].addcmul_(count.to(out.dtype), gains[b, w, classes, None, None, None])
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        gains, *counts = ctx.saved_tensors
-        wide = torch.promote_types(grad.dtype, torch.float32)
-        sums = torch.stack(
-            [
-                torch.stack([_dots(item, count[b], wide) for count in counts])
-                for b, item in enumerate(grad)  # an item at a time, so that what is made of it stays in a cache
-            ]
-        )
-        return grad, sums.to(gains.dtype), *[None] * len(counts)
+        gains, sample = ctx.saved_tensors
+        sums = torch.zeros(gains.shape, dtype=torch.promote_types(grad.dtype, torch.float32), device=grad.device)
+        for b, classes in _class_blocks(grad):
+            item = grad[b, classes].flatten(1).to(sums.dtype)
+            for w, count in enumerate(_count_neighbors(sample[b], classes, ctx.windows)):
+                sums[b, w, classes] = torch.linalg.vecdot(item, count.flatten(1).to(sums.dtype))
+        return grad, sums.to(gains.dtype), None, None
 
 
-def _dots(x: torch.Tensor, y: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Inner products, class by class: two (N, X, Y, Z) to (N,)."""
-    return torch.linalg.vecdot(x.flatten(1).to(dtype), y.flatten(1).to(dtype))
+def _class_blocks(logits: torch.Tensor) -> Iterator[tuple[int, slice]]:
+    """Items and classes in turns small enough for a cache (CPU) or to hide the launches (GPU)."""
+    size = 1 if logits.device.type == "cpu" else logits.shape[1]
+    return ((b, slice(n, n + size)) for b in range(len(logits)) for n in range(0, logits.shape[1], size))
+
+
+def _count_neighbors(sample: torch.Tensor, classes: slice, windows: tuple[int, ...]) -> list[torch.Tensor]:
+    """(X, Y, Z) to how many neighbours of each voxel are of each class, a window each: (n, X, Y, Z) `uint8`."""
+    ids = torch.arange(classes.start, classes.stop, device=sample.device, dtype=torch.uint8)
+    shown = (sample == ids[:, None, None, None]).to(torch.uint8)
+    return [box_sum(shown, w) - shown for w in windows]
 
 
 def box_sum(x: torch.Tensor, window: int) -> torch.Tensor:
     """Sums over cubes of `window` voxels a side around each voxel; what lies outside counts 0."""
-    for dim in (2, 3, 4):
+    for dim in (-3, -2, -1):
         total = x.clone()
         for shift in range(1, window // 2 + 1):
             size = x.shape[dim] - shift
@@ -383,7 +390,8 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         text, mask = encoder_hidden_states, encoder_attention_mask
         time = self.embed_time(sample, timestep, text, mask)
         x = self.conv_out(self.trunk(x, time, text, mask))
-        logits = rearrange(x, "b (n p q r) x y z -> b n (x p) (y q) (z r)", p=p, q=p, r=p)
+        x = rearrange(x, "b c x y z -> b x y z c")  # as it lies: the gradient comes back in channels_last_3d, too
+        logits = rearrange(x, "b x y z (n p q r) -> b n (x p) (y q) (z r)", p=p, q=p, r=p)
         if self.votes is not None:
             logits = self.votes(logits, sample, time)
         return UNet3DConditionOutput(sample=logits) if return_dict else (logits,)

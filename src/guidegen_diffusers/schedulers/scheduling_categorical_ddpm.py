@@ -171,9 +171,10 @@ class _PosteriorKL(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad_output):
         (grad,) = ctx.saved_tensors
-        one = grad_output.numel() and not any(grad_output.stride())  # of a mean: one number, many times over
-        scale = grad_output.flatten()[0] if one else grad_output[:, None]
-        return grad.mul_(scale), None, None, None, None, None  # in place: a second backward pass raises
+        for item, scale in zip(grad, grad_output, strict=True):
+            for block in _blocks(len(scale), grad.device):
+                item[:, block] *= scale[block]
+        return grad, None, None, None, None, None  # written in place: a second backward pass raises
 
 
 def _by_case(kernel: _ReverseKernel, same: torch.Tensor, num_classes: int, dtype: torch.dtype) -> list[torch.Tensor]:
