@@ -88,6 +88,21 @@ def test_a_configuration_of_ones_own_is_a_file_like_those_that_ship(tmp_path):
             load_config(file)
 
 
+def test_a_configuration_may_say_only_where_it_differs_from_another(tmp_path):
+    (tmp_path / "coarse.json").write_text('{"like": "tiny", "spacing": 48.0, "vae": {"num_codes": 16}}')
+    (tmp_path / "both.json").write_text('{"like": "coarse.json", "vae": {"window_sampling": "none"}}')
+    expected = load_config("tiny") | {"spacing": 48.0}
+    expected["vae"] |= {"num_codes": 16, "window_sampling": "none"}
+    assert load_config(tmp_path / "both.json") == expected
+    for content, message in (
+        ('{"like": "huge"}', "got 'huge', expected one of"),
+        ('{"like": "tiny", "vea": {}}', "vea"),
+    ):
+        (tmp_path / "wrong.json").write_text(content)
+        with pytest.raises(ValueError, match=f"wrong.json: not a configuration .*{message}"):
+            load_config(tmp_path / "wrong.json")
+
+
 def test_tested_versions_satisfy_what_setup_asks_for():
     from packaging.requirements import Requirement
 

@@ -4,12 +4,10 @@
     loss = mean square error, tumour voxels weighted;   sampling: DDIM, guidance on x_0, argmax at the end
 
 Trunk, text, data, batches, times and weights of voxels are those of `train_tcss.py`, whose code this is, so that both
-can be trained for equally many steps and held against each other:
+can be trained for equally many steps and held against each other. It ends with the table of `measure_pipeline.py`:
 
-    python examples/ablations/continuous_masks.py --text_encoder out/text-encoder --train_data_dir out/phantoms \\
-        --max_train_steps 1500 --train_batch_size 4 --output_dir out/continuous
-
-It leaves label maps of test prompts in `cases/`, for `guidegen evaluate`.
+    python examples/ablations/continuous_masks.py --config examples/ablations/torso-12mm.json \\
+        --text_encoder out/text-encoder --phantom 3000 --max_train_steps 1500 --output_dir out/continuous
 """
 
 import argparse
@@ -29,14 +27,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from guidegen_diffusers import Case, CategoricalUNet3DConditionModel, ClinicalPrompt, load_config
+from guidegen_diffusers import Case, CategoricalUNet3DConditionModel, TorsoPhantom, load_config
 from guidegen_diffusers.grid import Grid
 from guidegen_diffusers.labels import NUM_CLASSES, TUMOR
-from guidegen_diffusers.phantom import SEEDS
-from guidegen_diffusers.prompts import SITES
 
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from measure_pipeline import figures, table, tasks
 from train_tcss import (
     Cases,
     LabelMaps,
@@ -70,11 +67,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--lr_warmup_steps", type=int, default=200)
     parser.add_argument("--ema_decay", type=float, default=0.999)
     parser.add_argument("--mixed_precision", default="bf16", choices=("no", "bf16"))
-    parser.add_argument("--num_cases", type=int, default=24, help="label maps to draw, of each site as many")
+    parser.add_argument("--per_site", type=int, default=5, help="test prompts of each site, of no tumour too")
     parser.add_argument("--num_inference_steps", type=int, default=25)
-    parser.add_argument("--guidance_scale", type=float, default=2.0)
+    parser.add_argument("--guidance_scale", type=float, default=1.0)
     args = parser.parse_args()
-    args.dataset_name, args.raw_prompts = None, False
+    args.dataset_name, args.raw_prompts, args.first_seed, args.free_text = None, False, 0, None
     return args
 
 
@@ -101,26 +98,23 @@ def one_hot(labels: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def draw_cases(network, scheduler, tokenizer, encoder, limit: int, size, spacing: float, args) -> None:
-    """Label maps of test prompts, each site as often, for `guidegen evaluate`."""
+def draw_cases(network, scheduler, tokenizer, encoder, limit: int, size, spacing: float, args) -> list[dict]:
+    """Label maps of test prompts, each site as often, measured as `measure_pipeline.py` does."""
     scheduler.set_timesteps(args.num_inference_steps)
-    for i in tqdm(range(args.num_cases), "cases"):
-        seed = SEEDS["test"][i]
-        prompt = ClinicalPrompt(sites=frozenset({SITES[i % len(SITES)]})).resolve(torch.Generator().manual_seed(seed))
-        text, mask = encode(tokenizer, encoder, ["", prompt.render()], limit, "cpu")
-        x = torch.randn(1, NUM_CLASSES, *size, generator=torch.Generator().manual_seed(seed))
+    rows, phantom, affine = [], TorsoPhantom(size, spacing), Grid.centered(size, spacing).affine
+    for task in tqdm(tasks(args), "cases"):
+        started, draw = time.monotonic(), torch.Generator().manual_seed(task["seed"])
+        text, mask = encode(tokenizer, encoder, ["", task["text"]], limit, "cpu")
+        x = torch.randn(1, NUM_CLASSES, *size, generator=draw)
         for t in scheduler.timesteps:
             made = network(torch.cat([x, x]), t.expand(2), text, mask).float()
             clean = torch.lerp(*made.chunk(2), args.guidance_scale).clamp(-1, 1)
             x = scheduler.step(clean, t, x).prev_sample
-        case = Case(
-            labels=x[0].argmax(0).to(torch.uint8).numpy(),
-            affine=Grid.centered(size, spacing).affine,
-            prompt=prompt.render(),
-            attributes=prompt.as_dict(),
-            provenance={"synthetic": True, "synthetic_labels": True, "seed": seed, "model": "continuous diffusion"},
-        )
-        case.save(args.output_dir / "cases" / f"case_{i:03d}", overwrite=True)
+        case = Case(labels=x[0].argmax(0).to(torch.uint8).numpy(), affine=affine, prompt=task["text"])
+        beside = phantom.sample(task["text"], task["seed"], ct=False)
+        row = {"seconds": time.monotonic() - started, "made": figures(case, None), "phantom": figures(beside, None)}
+        rows.append(task | row)
+    return rows
 
 
 def main() -> None:
@@ -172,7 +166,10 @@ def main() -> None:
     record = {"steps": args.max_train_steps, "seconds": time.monotonic() - started, "arguments": vars(args)}
     (args.output_dir / "training.json").write_text(json.dumps(record, indent=2, default=str))
     with averaged(network, average), accelerator.autocast():
-        draw_cases(network, scheduler, tokenizer, encoder.cpu(), limit, size, spacing, args)
+        rows = draw_cases(network, scheduler, tokenizer, encoder.cpu(), limit, size, spacing, args)
+    card = table(rows, {})
+    (args.output_dir / "measured.json").write_text(json.dumps({"card": card}, indent=2) + "\n")
+    print("\n".join(f"{name:60}  {value}" for name, value in card.items()))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ablations change what they say they change, and leave cases that `guidegen evaluate` reads."""
+"""Ablations change what they say they change, and are measured as pipelines are."""
 
 import sys
 from types import SimpleNamespace
@@ -7,9 +7,10 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from guidegen_diffusers import TorsoPhantom, load_config
-from guidegen_diffusers.evaluation import CaseSet
+from guidegen_diffusers import Grid, GuideGenPipeline, TorsoPhantom, load_config
 from guidegen_diffusers.labels import NUM_CLASSES
+from guidegen_diffusers.metrics import organ_volumes
+from guidegen_diffusers.prompts import SITES
 from guidegen_diffusers.text_encoder import small_text_encoder
 
 from .launch import EXAMPLES
@@ -32,17 +33,23 @@ def scheduler():
     return DDIMScheduler(beta_schedule="squaredcos_cap_v2", prediction_type="sample", timestep_spacing="trailing")
 
 
-def test_a_network_that_knows_the_map_draws_it(script, scheduler, tmp_path):
+def test_a_network_that_knows_the_map_draws_it(script, scheduler):
     labels = torch.from_numpy(TorsoPhantom(SIZE, SPACING).sample(None, 3, ct=False).labels)
     known = script.one_hot(labels[None])
     assert known.sum(1).unique().tolist() == [2 - NUM_CLASSES]  # one class a voxel
-    args = SimpleNamespace(num_inference_steps=4, num_cases=2, guidance_scale=2.0, output_dir=tmp_path)
+    args = SimpleNamespace(num_inference_steps=4, per_site=1, first_seed=0, free_text=None, guidance_scale=2.0)
     tokenizer, encoder = small_text_encoder(**load_config("tiny")["text_encoder"])
-    script.draw_cases(lambda x, *_: known.expand_as(x), scheduler, tokenizer, encoder, 64, SIZE, SPACING, args)
-    cases = CaseSet(tmp_path / "cases")
-    assert len(cases) == 2
-    assert all((case.labels == labels.numpy()).all() for case in cases)
-    assert cases[0].attributes["sites"] != cases[1].attributes["sites"]
+    rows = script.draw_cases(lambda x, *_: known.expand_as(x), scheduler, tokenizer, encoder, 64, SIZE, SPACING, args)
+    volumes = organ_volumes(labels.numpy(), Grid.centered(SIZE, SPACING).affine)
+    assert all(row["made"]["volumes"] == volumes for row in rows)
+    assert sorted(row["sites"][0] for row in rows) == sorted(SITES)
+    assert script.table(rows, {})["site as prompted, all"].endswith(f"of {len(SITES)}")
+
+
+@pytest.mark.parametrize("file", sorted((EXAMPLES / "ablations").glob("*.json")), ids=lambda file: file.stem)
+def test_configurations_make_pipelines(file):
+    pipe = GuideGenPipeline.from_config(str(file))
+    assert pipe.config.spacing == load_config(file)["spacing"]
 
 
 def test_the_network_has_the_trunk_of_the_categorical_one_and_learns(script):

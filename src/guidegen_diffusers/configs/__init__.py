@@ -1,6 +1,7 @@
 """Configurations, one JSON file a pipeline: the single source of its networks, grid and schedules.
 
-Those of the package go by name; a file of one's own by its path.
+Those of the package go by name; a file of one's own by its path. A file may say only where it differs from another:
+`{"like": "torso-6mm", "vae": {"window_sampling": "none"}}`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,10 @@ def load_config(source: str | os.PathLike) -> dict[str, Any]:
             f"config: got {str(source)!r}, expected one of {', '.join(available_configs())}, or a JSON file like them."
         )
     try:
-        return check_config(json.loads(file.read_text(encoding="utf-8")))
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(config, dict) and "like" in config:
+            config = _changed(load_config(_beside(file, str(config.pop("like")))), config)
+        return check_config(config)
     except ValueError as error:
         raise ValueError(f"{source}: not a configuration ({error})") from error
 
@@ -44,3 +48,14 @@ def check_config(config: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(config, dict) or set(config) != KEYS:
         raise ValueError(f"config: got {sorted(config)}, expected a dict with the keys {sorted(KEYS)}.")
     return config
+
+
+def _beside(file: Path, source: str) -> str | Path:
+    """A file that a configuration names lies beside it."""
+    return file.parent / source if source.endswith(".json") else source
+
+
+def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`config` with `changes`, entry by entry where both have a dict."""
+    both = {key: config[key] | value for key, value in changes.items() if isinstance(value, dict) and key in config}
+    return config | changes | both
