@@ -119,6 +119,32 @@ def test_a_pipeline_is_a_start_with_its_own_encoder(script, finished, tmp_path):
     assert (tmp_path / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
 
 
+def test_a_pretrained_network_may_learn_to_condition_on_itself(script, tmp_path):
+    plain = load_config("tiny")
+    plain["mask_unet"]["self_conditioning"] = False
+    (pipe := GuideGenPipeline.from_config(plain)).save_pretrained(tmp_path / "plain")
+    start = [*FEW, *SHORT, "--phantom", 2, "--pretrained_model_name_or_path", tmp_path / "plain"]
+    call(script, *start, "--self_conditioning", "--learning_rate", 0, "--output_dir", tmp_path / "more")
+    made = GuideGenPipeline.from_pretrained(tmp_path / "more" / "pipeline").mask_unet
+    assert made.config.self_conditioning
+    assert not made.estimate_embedding.weight.any()
+    assert all(torch.equal(made.state_dict()[name], value) for name, value in pipe.mask_unet.state_dict().items())
+
+
+def test_half_of_the_steps_show_a_network_its_own_estimate(script, tiny):
+    noisy, t = torch.randint(0, NUM_CLASSES, (2, *SIZE), dtype=torch.uint8), torch.tensor([900, 30])
+    text, draw = torch.randn(2, 4, tiny.mask_unet.config.cross_attention_dim), torch.Generator().manual_seed(0)
+    told = [script.first_estimate(tiny.mask_unet, noisy, t, text, None, tiny.mask_scheduler, draw) for _ in range(40)]
+    assert 12 < sum(estimate is None for estimate in told) < 28
+    estimate = next(estimate for estimate in told if estimate is not None)
+    logits = tiny.mask_unet(noisy, t, text, None).sample
+    for b in range(2):
+        expected = tiny.mask_scheduler.original_estimate(logits[b : b + 1], int(t[b]), noisy[b : b + 1])
+        assert torch.equal(estimate[b : b + 1], expected)
+    tiny.mask_unet.register_to_config(self_conditioning=False)
+    assert script.first_estimate(tiny.mask_unet, noisy, t, text, None, tiny.mask_scheduler, draw) is None
+
+
 def test_a_data_set_of_phantoms_trains_as_the_phantoms_themselves(script, encoder, tmp_path):
     for split, count in (("train", 4), ("validation", 2)):
         write_phantoms(tmp_path / "set", count, SIZE, SPACING, split=split, progress=False)
