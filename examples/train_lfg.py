@@ -289,7 +289,9 @@ def load_text_encoder(source: str, width: int):
     nested = Path(source, "text_encoder").is_dir()
     with opening("--text_encoder", source, "a folder of train_text_encoder.py, a pipeline or an encoder of the Hub"):
         tokenizer = AutoTokenizer.from_pretrained(source, subfolder="tokenizer" if nested else "")
-        encoder = AutoModel.from_pretrained(source, subfolder="text_encoder" if nested else "", use_safetensors=True)
+        encoder = AutoModel.from_pretrained(
+            source, subfolder="text_encoder" if nested else "", use_safetensors=True, dtype=torch.float32
+        )
     if encoder.config.hidden_size != width:
         raise SystemExit(
             f"--text_encoder: its states are {encoder.config.hidden_size} wide, the U-Net expects {width}."

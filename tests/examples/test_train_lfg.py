@@ -201,6 +201,13 @@ def test_a_pipeline_is_a_start_with_its_own_autoencoder_and_encoder(script, fini
         assert (tmp_path / file).read_bytes() == (finished / file).read_bytes()
 
 
+def test_a_pipeline_in_half_precision_is_a_start_for_mixed_precision(script, finished, tmp_path):
+    GuideGenPipeline.from_pretrained(finished / "pipeline", dtype=torch.float16).save_pretrained(tmp_path / "half")
+    start = [*FEW, *SHORT, "--phantom", 2, "--pretrained_model_name_or_path", tmp_path / "half"]
+    call(script, *start, "--mixed_precision", "bf16", "--output_dir", tmp_path / "run")
+    assert record(tmp_path / "run")["step"] == 2
+
+
 def test_a_data_set_of_phantoms_trains_as_the_phantoms_themselves(script, parts, tmp_path):
     for split, count in (("train", 4), ("validation", 2)):
         write_phantoms(tmp_path / "set", count, SIZE, SPACING, split=split, progress=False)

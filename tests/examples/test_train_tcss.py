@@ -119,6 +119,13 @@ def test_a_pipeline_is_a_start_with_its_own_encoder(script, finished, tmp_path):
     assert (tmp_path / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
 
 
+def test_a_pipeline_in_half_precision_is_a_start_for_mixed_precision(script, finished, tmp_path):
+    GuideGenPipeline.from_pretrained(finished / "pipeline", dtype=torch.float16).save_pretrained(tmp_path / "half")
+    start = [*FEW, *SHORT, "--phantom", 2, "--pretrained_model_name_or_path", tmp_path / "half"]
+    call(script, *start, "--mixed_precision", "bf16", "--output_dir", tmp_path / "run")
+    assert record(tmp_path / "run")["step"] == 2
+
+
 def test_a_pretrained_network_may_learn_to_condition_on_itself(script, tmp_path):
     plain = load_config("tiny")
     plain["mask_unet"]["self_conditioning"] = False
