@@ -322,10 +322,13 @@ def draw_timesteps(count: int, total: int, high_noise_share: float, draw: torch.
 
 def class_weights(maps: np.ndarray, organ_balance: float, tumor_weight: float) -> torch.Tensor:
     """(N,) weights: of an organ, how many times smaller than the largest it is in all maps together, to a power."""
-    counts = sum(np.bincount(item.ravel() % TUMOR_BIT, minlength=NUM_CLASSES) for item in maps)
-    largest = counts[1:TUMOR].max()
-    weights = [1.0, *((largest / n) ** organ_balance if n else 1.0 for n in counts[1:TUMOR]), tumor_weight]
-    return torch.tensor(weights, dtype=torch.float32)
+    weights = torch.ones(NUM_CLASSES)
+    weights[TUMOR] = tumor_weight
+    if organ_balance:  # else there is no need to read them all
+        counts = sum(np.bincount(item.ravel() % TUMOR_BIT, minlength=NUM_CLASSES) for item in maps)
+        largest = counts[1:TUMOR].max()
+        weights[1:TUMOR] = torch.tensor([(largest / n) ** organ_balance if n else 1.0 for n in counts[1:TUMOR]])
+    return weights
 
 
 def cell_weights(organs: torch.Tensor, tumor: torch.Tensor, size: torch.Size, weights: torch.Tensor) -> torch.Tensor:

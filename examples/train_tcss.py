@@ -120,6 +120,10 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--phantom: got {args.phantom}, expected 1 or more.")
     if args.text_encoder is None and args.pretrained_model_name_or_path is None:
         parser.error("--text_encoder: expected a trained encoder (train_text_encoder.py) or one of the Hub.")
+    if args.self_conditioning and args.pretrained_model_name_or_path is None:
+        parser.error(
+            "--self_conditioning: expected --pretrained_model_name_or_path; a new network is as --config says."
+        )
     if not args.kl_weight and not args.cross_entropy_weight:
         parser.error("--kl_weight, --cross_entropy_weight: both are 0, expected a loss.")
     if args.num_validation_prompts < 1:
@@ -293,10 +297,13 @@ def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
 
 def class_weights(labels: np.ndarray, organ_balance: float, tumor_weight: float) -> torch.Tensor:
     """(N,) weights: of an organ, how many times smaller than the largest it is in all maps together, to a power."""
-    counts = sum(np.bincount(item.ravel(), minlength=NUM_CLASSES) for item in labels)
-    largest = counts[1:TUMOR].max()
-    weights = [1.0, *((largest / n) ** organ_balance if n else 1.0 for n in counts[1:TUMOR]), tumor_weight]
-    return torch.tensor(weights, dtype=torch.float32)
+    weights = torch.ones(NUM_CLASSES)
+    weights[TUMOR] = tumor_weight
+    if organ_balance:  # else there is no need to read them all
+        counts = sum(np.bincount(item.ravel(), minlength=NUM_CLASSES) for item in labels)
+        largest = counts[1:TUMOR].max()
+        weights[1:TUMOR] = torch.tensor([(largest / n) ** organ_balance if n else 1.0 for n in counts[1:TUMOR]])
+    return weights
 
 
 def tcss_loss(logits, labels, noisy, t, scheduler, weights, args) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:

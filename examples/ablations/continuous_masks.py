@@ -104,12 +104,14 @@ def draw_cases(network, scheduler, tokenizer, encoder, limit: int, size, spacing
     rows, phantom, affine = [], TorsoPhantom(size, spacing), Grid.centered(size, spacing).affine
     for task in tqdm(tasks(args), "cases"):
         started, draw = time.monotonic(), torch.Generator().manual_seed(task["seed"])
-        text, mask = encode(tokenizer, encoder, ["", task["text"]], limit, "cpu")
+        shown = ["", task["text"]] if args.guidance_scale > 1 else [task["text"]]
+        text, mask = encode(tokenizer, encoder, shown, limit, "cpu")
         x = torch.randn(1, NUM_CLASSES, *size, generator=draw)
         for t in scheduler.timesteps:
-            made = network(torch.cat([x, x]), t.expand(2), text, mask).float()
-            clean = torch.lerp(*made.chunk(2), args.guidance_scale).clamp(-1, 1)
-            x = scheduler.step(clean, t, x).prev_sample
+            clean = network(x.expand(len(shown), -1, -1, -1, -1), t.expand(len(shown)), text, mask).float()
+            if len(shown) > 1:
+                clean = torch.lerp(*clean.chunk(2), args.guidance_scale)
+            x = scheduler.step(clean.clamp(-1, 1), t, x).prev_sample
         case = Case(labels=x[0].argmax(0).to(torch.uint8).numpy(), affine=affine, prompt=task["text"])
         beside = phantom.sample(task["text"], task["seed"], ct=False)
         row = {"seconds": time.monotonic() - started, "made": figures(case, None), "phantom": figures(beside, None)}

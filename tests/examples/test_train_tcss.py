@@ -268,6 +268,7 @@ def test_a_checkpoint_takes_the_learning_rate_of_the_arguments(script, shown, fi
         (["--phantom", 2, "--train_data_dir", "data"], ONE_OF),
         (["--phantom", 0], "--phantom: got 0, expected 1 or more"),
         (["--phantom", 2, "--kl_weight", 0], "expected a loss"),
+        (["--phantom", 2, "--self_conditioning"], "--self_conditioning: expected --pretrained_model_name_or_path"),
         (["--phantom", 2, "--num_validation_prompts", 0], "--num_validation_prompts: got 0, expected 1 or more"),
         (["--phantom", 2, "--text_encoder", "/nowhere"], "--text_encoder: got /nowhere, expected a folder"),
         (["--phantom", 2, "--pretrained_model_name_or_path", "/nowhere"], "got /nowhere, expected a pipeline"),
