@@ -228,6 +228,19 @@ def test_a_run_that_ends_at_any_rename_goes_on_to_the_same_set(tmp_path, content
 
 
 @pytest.mark.parametrize("name", FORMS)
+def test_a_run_that_ends_before_it_has_tidied_leaves_that_to_the_next(whole, tmp_path, content, monkeypatch, name):
+    def killed(*_):
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(FORMS[name]), "tidy", killed)
+        with pytest.raises(Stopped):
+            make(tmp_path / name, form=FORMS[name])
+    make(tmp_path / name, form=FORMS[name])
+    assert content(tmp_path / name) == content(whole / name)
+
+
+@pytest.mark.parametrize("name", FORMS)
 def test_processes_killed_at_random_lose_and_double_nothing(whole, tmp_path, content, name):
     chance, folder, kept, killed = random.Random(0), tmp_path / name, tmp_path / name / "synthesis/train/records", 0
     for _ in range(50):

@@ -129,6 +129,7 @@ def synthesize(
             run.make(groups[rank::world], disable=not progress or rank > 0)
             closed = run.close(asked["model"])
     else:
+        form.tidy(output, plan.split)  # the process that closed the set may have been killed before it did
         closed = rank == 0
     return run.summary(found, closed)
 
