@@ -31,6 +31,7 @@ __all__ = ["CategoricalDDPMScheduler", "CategoricalDDPMSchedulerOutput"]
 
 Generators = torch.Generator | list[torch.Generator] | None
 _FARTHEST = 8.0  # nats that a voxel far from a piece's place is worth less
+_LEAST = 1e-3  # what is nowhere likelier is what a network leaves to anything anywhere, and no piece
 
 
 @dataclass
@@ -44,6 +45,14 @@ class CategoricalDDPMSchedulerOutput(BaseOutput):
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor
+
+
+@dataclass
+class _Piece:
+    """What is kept of a whole class from step to step."""
+
+    voxels: int
+    place: torch.Tensor | None  # (3,), in voxels; None where there is no piece
 
 
 @dataclass(frozen=True)
@@ -198,9 +207,10 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         prediction_type (`str`, defaults to `"sample"`):
             `"sample"`: the logits are those of p(x_0 | x_t), as in the paper. `"leave_one_out"`: the logits of a voxel
             leave out what its own x_t says, and the scheduler adds that evidence, log q(x_t | x_0), exactly.
-        whole_class (`int`, *optional*): a class whose voxels each step draws together, in one piece: as many as f
-            expects, around a place that f picks. Where it lies is open at first; drawn voxel by voxel, a long step
-            scatters it over all places that are likely, and the next step takes the crumbs for noise.
+        whole_class (`int`, *optional*): a class whose voxels are drawn together, in one piece. The first step draws
+            how many there are and where they lie; later steps keep the number, and the place follows f. Drawn voxel
+            by voxel, a long step scatters them over all places that are likely, and the next step takes the crumbs
+            for noise; drawn anew in each step, a small piece is lost before x_t shows it.
     """
 
     order = 1
@@ -228,6 +238,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         self.alphas_cumprod = torch.cat([torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)])  # abar_0..T
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(num_train_timesteps, 0, -1)
+        self._pieces: dict[int, _Piece] = {}  # of each item of the batch at hand
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
@@ -257,6 +268,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         self.num_inference_steps = len(timesteps)
         self.timesteps = torch.tensor(timesteps, device=device)
         self._previous = dict(zip(timesteps, [*timesteps[1:], 0], strict=True))
+        self._pieces = {}
 
     def previous_timestep(self, timestep: int | torch.Tensor) -> int:
         """The timestep that a step from `timestep` goes to; 0 after the last."""
@@ -330,6 +342,8 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
     ) -> CategoricalDDPMSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
         """Draw x_s ~ p(x_s | x_t): c ~ f, then x_s ~ pi(. | j, c), which is one of three roads: j, c or any class.
 
+        With a `whole_class` the steps of one batch belong together, from `set_timesteps` or the first timestep on.
+
         Args:
             model_output (`torch.Tensor` of shape `(B, N, X, Y, Z)`): the network's logits.
             timestep (`int`): t, one of `timesteps`.
@@ -345,67 +359,81 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             u = _draw(sample.shape, generator, device, torch.rand).flatten(1)  # picks c
             v = _draw(sample.shape, generator, device, torch.rand).flatten(1)  # picks the road
             anything = self.sample_noise(sample.shape, generator, device).flatten(1)
-            whole = self.config.whole_class
-            if whole is not None:
-                picks = _draw((len(sample), 2), generator, device, torch.rand)
             diff, same = kernel.true_posterior(self.config.num_classes)
             # "any class" is what all classes share of pi; the rest goes to j and, where c differs, to c
             any_diff, any_same = self.config.num_classes * diff[2], self.config.num_classes * same[2]
             to_j = any_diff + diff[0] - diff[2]
+        whole = self.config.whole_class
+        if whole is not None and t == self.timesteps[0]:
+            self._pieces = {}
         logits, state = model_output.flatten(2), sample.flatten(1)
         previous, original = torch.empty_like(state), torch.empty_like(state)
         for b in range(len(state)):
-            if s > 0 and whole is not None:
-                piece = self._draw_piece(logits[b], state[b], kernel, sample.shape[1:], picks[b])
+            if whole is not None:
+                own = generator[b] if isinstance(generator, list) else generator
+                piece = self._draw_piece(b, logits[b], state[b], kernel, sample.shape[1:], own)
             for block in _blocks(state.shape[1], device):
                 j = state[b, block]
                 x = _logits_block(logits[b], block, j.long(), kernel)
-                if s == 0:
-                    original[b, block] = x.argmax(0)
-                    continue
-                weights = (x - x.amax(0)).exp_()
                 if whole is not None:
-                    weights[whole] = 0
-                c = _draw_class(weights, u[b, block])
+                    x = x.index_fill(0, torch.tensor(whole, device=device), -math.inf)
+                c = x.argmax(0).to(torch.uint8) if s == 0 else _draw_class((x - x.amax(0)).exp_(), u[b, block])
                 if whole is not None:
                     c.masked_fill_(piece[block], whole)
+                original[b, block] = c
+                if s == 0:
+                    continue
                 road = v[b, block]
                 kept = torch.where(c == j, road >= any_same, (road >= any_diff) & (road < to_j))
                 previous[b, block] = torch.where(kept, j, torch.where(road < any_diff, anything[b, block], c))
-                original[b, block] = c
         previous = original if s == 0 else previous
         previous, original = previous.view_as(sample), original.view_as(sample)
         if not return_dict:
             return previous, original
         return CategoricalDDPMSchedulerOutput(prev_sample=previous, pred_original_sample=original)
 
-    def _draw_piece(self, logits, state, kernel, shape, picks) -> torch.Tensor:
-        """Where x_0 is the whole class, (V,) boolean: one piece of as many voxels as f expects.
+    def _draw_piece(self, item, logits, state, kernel, shape, generator) -> torch.Tensor:
+        """Where x_0 is the whole class, (V,) boolean: one piece.
 
-        A place is picked with probability in proportion to f times the square of what f expects around it, within
-        the reach of the piece: a piece that x_t begins to show holds little of f at first beside the wide field where
-        it might as well be, and a step that leaves it for another place undoes what the steps before it did. Then the
-        voxels of highest log-odds are taken, each less a penalty for its distance from that place; it has a ceiling,
-        so that what f is sure of is taken wherever it is.
+        At the first step x_t tells little, and f is what the condition says: the piece has as many voxels as f
+        expects, around a place drawn in proportion to f times what f expects around it. In later steps f underrates
+        a small piece that noise still hides, and overrates a large one that x_t begins to show; so the number stays
+        as it was drawn, and the place moves only to the mean of f around it, as the anatomy takes shape. The voxels
+        of highest log-odds are taken, each less a penalty for its distance from that place; it has a ceiling, so that
+        what f is sure of is taken wherever it is.
         """
-        k = self.config.whole_class
         f = torch.empty(state.shape, device=state.device)
         for block in _blocks(len(state), state.device):
-            f[block] = _logits_block(logits, block, state[block].long(), kernel).softmax(0)[k]
-        count = int(f.sum().item() + picks[0].item())  # rounded up or down so that its mean is what f expects
-        piece = torch.zeros_like(state, dtype=torch.bool)
-        if not count:
-            return piece
-        radius = (0.75 * count / math.pi) ** (1 / 3)
-        weight = f * _smooth(f.view(shape), radius / 2).flatten().square()
-        cumulative = weight.cpu().double().cumsum(0)
-        place = torch.searchsorted(cumulative, picks[1].cpu().double() * cumulative[-1]).clamp(max=len(f) - 1).item()
+            f[block] = _logits_block(logits, block, state[block].long(), kernel).softmax(0)[self.config.whole_class]
         axes = [torch.arange(n, device=f.device, dtype=torch.float32) for n in shape]
         places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)  # (V, 3)
-        away = (places - places[place]).square().sum(1) / radius**2
-        score = f.clamp(1e-9, 1 - 1e-6).logit() - away.clamp(max=_FARTHEST)
-        piece[score.topk(count).indices] = True
+        kept = self._pieces.get(item)
+        if kept is None:
+            voxels, place = self._first_place(f, shape, generator)
+            kept = self._pieces[item] = _Piece(voxels, None if place is None else places[place])
+        elif kept.voxels:
+            reach = max(_radius(kept.voxels), 2.0)
+            near = f * torch.exp(-0.5 * (places - kept.place).square().sum(1) / reach**2)
+            if near.sum() > 0:
+                kept.place = near @ places / near.sum()
+        piece = torch.zeros_like(state, dtype=torch.bool)
+        if kept.voxels:
+            away = (places - kept.place).square().sum(1) / _radius(kept.voxels) ** 2
+            score = f.clamp(1e-9, 1 - 1e-6).logit() - away.clamp(max=_FARTHEST)
+            piece[score.topk(kept.voxels).indices] = True
         return piece
+
+    @staticmethod
+    def _first_place(f: torch.Tensor, shape: Sequence[int], generator) -> tuple[int, int | None]:
+        """How many voxels a piece has, 0 where f expects less than one of likely places, and the index of its place."""
+        pick = _draw((1,), generator, "cpu", torch.rand).double()
+        shown = torch.where(f >= _LEAST, f, 0)
+        if shown.sum() < 1:
+            return 0, None
+        voxels = round(f.sum().item())
+        weight = shown * _smooth(shown.view(shape), max(_radius(voxels) / 2, 1.0)).flatten()
+        cumulative = weight.cpu().double().cumsum(0)
+        return voxels, torch.searchsorted(cumulative, pick * cumulative[-1]).clamp(max=len(f) - 1).item()
 
     def posterior(
         self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor, previous_timestep: int
@@ -489,6 +517,11 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"sample: got {tuple(labels.shape)} {labels.dtype}, expected {shape} torch.uint8.")
         if labels.device.type == "cpu" and labels.max() >= expected[1]:  # elsewhere the look would stall the device
             raise ValueError(f"sample: got class {labels.max()}, expected classes below {expected[1]}.")
+
+
+def _radius(voxels: int) -> float:
+    """Of a ball of so many voxels, in voxels."""
+    return (0.75 * voxels / math.pi) ** (1 / 3)
 
 
 def _smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
