@@ -362,6 +362,43 @@ def test_the_other_classes_are_drawn_as_if_the_whole_one_were_not():
     assert torch.equal(plain, drawn_whole(logits, 3, state))
 
 
+def test_volumes_are_kept_where_f_comes_to_expect_others():
+    def logits(shares):
+        return torch.tensor(shares).log().view(1, 4, 1, 1, 1) + torch.randn(1, 4, 16, 16, 16, generator=seeded(5))
+
+    at_first, later = logits([0.6, 0.3, 0.02, 0.08]), logits([0.9, 0.08, 0.001, 0.019])
+    expected = at_first.softmax(1).sum((0, 2, 3, 4))
+    for keep, near in ((True, pytest.approx(expected.tolist(), rel=0.1)), (False, None)):
+        scheduler = CategoricalDDPMScheduler(num_classes=4, keep_volumes=keep)
+        scheduler.set_timesteps(8)
+        draw, x = seeded(0), scheduler.sample_noise((1, 16, 16, 16), seeded(1))
+        for t in scheduler.timesteps:
+            out = scheduler.step(at_first if t == scheduler.timesteps[0] else later, t, x, draw)
+            x = out.prev_sample
+            if t == scheduler.timesteps[3]:
+                drawn = out.pred_original_sample.flatten().bincount(minlength=4).tolist()
+        assert (drawn == near) is keep
+
+
+def test_a_whole_class_keeps_its_volume_for_itself():
+    logits = rare_somewhere(high=-4.5)
+    fewer = logits.clone()
+    fewer[:, 1] -= 3
+    runs = []
+    for keep in (False, True):
+        scheduler = CategoricalDDPMScheduler(num_classes=2, whole_class=1, keep_volumes=keep)
+        scheduler.set_timesteps(timesteps=[900, 500, 100])
+        draw, x = seeded(4), torch.zeros(1, 32, 32, 32, dtype=torch.uint8)
+        for t in scheduler.timesteps:
+            x = scheduler.step(logits if t == 900 else fewer, t, x, draw).prev_sample
+        runs.append(x)
+    assert torch.equal(*runs)
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
 @pytest.mark.parametrize("whole_class", [21, -1])
 def test_a_whole_class_that_cannot_be_is_an_error(whole_class):
     with pytest.raises(ValueError, match=f"whole_class: got {whole_class}, expected a class below 21"):
@@ -476,17 +513,18 @@ def test_the_estimate_is_the_likeliest_class_of_every_voxel(prediction_type):
     assert torch.equal(scheduler.original_estimate(logits, 600, x_t), expected.to(torch.uint8))
 
 
-@pytest.mark.parametrize("whole_class", [None, 20])
-def test_an_item_is_the_same_alone_and_in_a_batch_under_its_own_generator(whole_class):
-    scheduler = CategoricalDDPMScheduler(whole_class=whole_class)
-    logits = torch.randn(3, 21, *SHAPE)
+@pytest.mark.parametrize("config", [{}, {"whole_class": 20, "keep_volumes": True}])
+def test_an_item_is_the_same_alone_and_in_a_batch_under_its_own_generator(config):
+    scheduler = CategoricalDDPMScheduler(**config)
+    logits = torch.randn(3, 2, 21, *SHAPE)
 
     def run(items):
         scheduler.set_timesteps(5)
         generators = [torch.Generator().manual_seed(i) for i in items]
         x = scheduler.sample_noise((len(items), *SHAPE), generators)
-        x = scheduler.add_noise(x, x.flip(-1), torch.full((len(items),), 500), generators)
-        return scheduler.step(logits[items], 600, x, generators).prev_sample
+        for i, t in enumerate([1000, 800]):
+            x = scheduler.step(logits[items, i], t, x, generators).prev_sample
+        return x
 
     together = run([0, 1, 2])
     for i in range(3):
@@ -507,7 +545,7 @@ def test_the_state_is_uint8_all_the_way():
 
 def test_config_survives_a_round_trip(tmp_path):
     scheduler = CategoricalDDPMScheduler(
-        500, num_classes=7, cosine_offset=0.01, prediction_type="leave_one_out", whole_class=6
+        500, num_classes=7, cosine_offset=0.01, prediction_type="leave_one_out", whole_class=6, keep_volumes=True
     )
     scheduler.save_pretrained(tmp_path)
     again = CategoricalDDPMScheduler.from_pretrained(tmp_path)
@@ -518,6 +556,7 @@ def test_config_survives_a_round_trip(tmp_path):
         max_beta=0.999,
         prediction_type="leave_one_out",
         whole_class=6,
+        keep_volumes=True,
     )
     assert torch.equal(again.alphas_cumprod, scheduler.alphas_cumprod)
     assert CategoricalDDPMScheduler.from_config(scheduler.config).config.num_classes == 7

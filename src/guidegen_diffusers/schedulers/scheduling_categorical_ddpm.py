@@ -31,6 +31,7 @@ __all__ = ["CategoricalDDPMScheduler", "CategoricalDDPMSchedulerOutput"]
 
 Generators = torch.Generator | list[torch.Generator] | None
 _FARTHEST = 8.0  # nats that a voxel far from a piece's place is worth less
+_ROUNDS = 5  # of weighing classes until their volumes are those that are kept
 _LEAST = 1e-3  # what is nowhere likelier is what a network leaves to anything anywhere, and no piece
 
 
@@ -211,6 +212,9 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             how many there are and where they lie; later steps keep the number, and the place follows f. Drawn voxel
             by voxel, a long step scatters them over all places that are likely, and the next step takes the crumbs
             for noise; drawn anew in each step, a small piece is lost before x_t shows it.
+        keep_volumes (`bool`, defaults to `False`): weigh the classes in each step so that f expects as many voxels of
+            each as it did at the first. That number should not drift, but in long steps it does: drawn voxel by
+            voxel, a thin organ looks to the next step like less of it.
     """
 
     order = 1
@@ -225,6 +229,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         max_beta: float = 0.999,
         prediction_type: str = "sample",
         whole_class: int | None = None,
+        keep_volumes: bool = False,
     ):
         if not 2 <= num_classes <= 256:
             raise ValueError(f"num_classes: got {num_classes}, expected 2..256 (states are uint8).")
@@ -238,7 +243,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         self.alphas_cumprod = torch.cat([torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)])  # abar_0..T
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(num_train_timesteps, 0, -1)
-        self._pieces: dict[int, _Piece] = {}  # of each item of the batch at hand
+        self._forget()
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
@@ -268,7 +273,12 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         self.num_inference_steps = len(timesteps)
         self.timesteps = torch.tensor(timesteps, device=device)
         self._previous = dict(zip(timesteps, [*timesteps[1:], 0], strict=True))
-        self._pieces = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        """What the first step of a sampling decided for the later ones, of each item of the batch."""
+        self._pieces: dict[int, _Piece] = {}
+        self._volumes: dict[int, torch.Tensor] = {}  # (N,) voxels of each class
 
     def previous_timestep(self, timestep: int | torch.Tensor) -> int:
         """The timestep that a step from `timestep` goes to; 0 after the last."""
@@ -342,7 +352,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
     ) -> CategoricalDDPMSchedulerOutput | tuple[torch.Tensor, torch.Tensor]:
         """Draw x_s ~ p(x_s | x_t): c ~ f, then x_s ~ pi(. | j, c), which is one of three roads: j, c or any class.
 
-        With a `whole_class` the steps of one batch belong together, from `set_timesteps` or the first timestep on.
+        With a `whole_class` or `keep_volumes` the steps of one batch belong together, from the first timestep on.
 
         Args:
             model_output (`torch.Tensor` of shape `(B, N, X, Y, Z)`): the network's logits.
@@ -364,19 +374,23 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             any_diff, any_same = self.config.num_classes * diff[2], self.config.num_classes * same[2]
             to_j = any_diff + diff[0] - diff[2]
         whole = self.config.whole_class
-        if whole is not None and t == self.timesteps[0]:
-            self._pieces = {}
+        if t == self.timesteps[0]:
+            self._forget()
         logits, state = model_output.flatten(2), sample.flatten(1)
         previous, original = torch.empty_like(state), torch.empty_like(state)
         for b in range(len(state)):
             if whole is not None:
                 own = generator[b] if isinstance(generator, list) else generator
                 piece = self._draw_piece(b, logits[b], state[b], kernel, sample.shape[1:], own)
+            weight = self._volume_weight(b, logits[b], state[b], kernel) if self.config.keep_volumes else None
             for block in _blocks(state.shape[1], device):
                 j = state[b, block]
                 x = _logits_block(logits[b], block, j.long(), kernel)
+                if weight is not None:
+                    x = x + weight
                 if whole is not None:
-                    x = x.index_fill(0, torch.tensor(whole, device=device), -math.inf)
+                    x = x.clone()
+                    x[whole] = -math.inf
                 c = x.argmax(0).to(torch.uint8) if s == 0 else _draw_class((x - x.amax(0)).exp_(), u[b, block])
                 if whole is not None:
                     c.masked_fill_(piece[block], whole)
@@ -434,6 +448,27 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         weight = shown * _smooth(shown.view(shape), max(_radius(voxels) / 2, 1.0)).flatten()
         cumulative = weight.cpu().double().cumsum(0)
         return voxels, torch.searchsorted(cumulative, pick * cumulative[-1]).clamp(max=len(f) - 1).item()
+
+    def _volume_weight(self, item, logits, state, kernel) -> torch.Tensor | None:
+        """What to add to the logits, (N, 1), for the volumes of the first step; None at the first step.
+
+        Each class is weighed by the volume that it should have over the one that it has, over and over; a whole class,
+        whose volume is kept as it is, is left alone.
+        """
+        kept, weight = self._volumes.get(item), logits.new_zeros((len(logits), 1), dtype=torch.float32)
+        for _ in range(1 if kept is None else _ROUNDS):
+            volumes = torch.zeros(len(logits), device=logits.device)
+            for block in _blocks(len(state), state.device):
+                x = _logits_block(logits, block, state[block].long(), kernel)
+                volumes += (x + weight).softmax(0).sum(1)
+            if kept is None:
+                self._volumes[item] = volumes
+                return None
+            more = (kept.clamp(min=1e-3) / volumes.clamp(min=1e-3)).log()
+            if self.config.whole_class is not None:
+                more[self.config.whole_class] = 0
+            weight = weight + more[:, None]
+        return weight
 
     def posterior(
         self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor, previous_timestep: int
