@@ -315,7 +315,8 @@ def test_a_whole_class_keeps_its_size_and_its_place_from_step_to_step_whatever_e
     tempted[0, 1, :2, :2, :2] = 12  # and one that noise feigns
     draw, x = torch.Generator().manual_seed(1), scheduler.sample_noise((1, 32, 32, 32))
     found = []
-    for t, logits in zip(scheduler.timesteps, [open_at_first, doubtful, tempted, doubtful, tempted, doubtful]):
+    seen = [open_at_first, doubtful, tempted, doubtful, tempted, doubtful]
+    for t, logits in zip(scheduler.timesteps, seen, strict=True):
         out = scheduler.step(logits, t, x, draw)
         x = out.prev_sample
         found.append(out.pred_original_sample[0].numpy())
@@ -393,6 +394,33 @@ def test_a_whole_class_keeps_its_volume_for_itself():
             x = scheduler.step(logits if t == 900 else fewer, t, x, draw).prev_sample
         runs.append(x)
     assert torch.equal(*runs)
+
+
+def test_volumes_are_spread_as_told_around_what_f_expects():
+    shares = torch.tensor([0.7, 0.15, 0.15])
+    logits = shares.log().view(1, 3, 1, 1, 1).expand(1, 3, 16, 16, 16)
+    spread = [[0.0, 0.0], [0.2, 0.1], [0.2, 0.0]]
+    scheduler = CategoricalDDPMScheduler(num_classes=3, keep_volumes=True, volume_spread=spread)
+    scheduler.set_timesteps(4)
+    volumes = []
+    for seed in range(400):
+        x = scheduler.sample_noise((1, 16, 16, 16), seeded(seed))
+        scheduler.step(logits, 1000, x, seeded(seed))
+        volumes.append(scheduler._kept[0].volumes)
+    volumes = torch.stack(volumes)
+    assert torch.allclose(volumes.sum(1), torch.tensor(4096.0))
+    logs = volumes.log()
+    assert volumes.mean(0).tolist() == pytest.approx((4096 * shares).tolist(), rel=0.04)
+    assert logs[:, 1:].std(0).tolist() == pytest.approx([math.hypot(0.2, 0.1), 0.2], rel=0.1)
+    assert torch.corrcoef(logs[:, 1:].T)[0, 1] == pytest.approx(0.2 / math.hypot(0.2, 0.1), abs=0.06)
+
+
+@pytest.mark.parametrize("spread", [[[0.1, 0.1]] * 20, [[0.1]] * 21, [[-0.1, 0.1]] * 21])
+def test_a_spread_that_cannot_be_is_an_error(spread):
+    with pytest.raises(ValueError, match="volume_spread: got .* expected two numbers of at least 0 for each of 21"):
+        CategoricalDDPMScheduler(keep_volumes=True, volume_spread=spread)
+    with pytest.raises(ValueError, match="volume_spread: .* and keep_volumes=True"):
+        CategoricalDDPMScheduler(volume_spread=[[0.1, 0.1]] * 21)
 
 
 def seeded(seed):
@@ -545,7 +573,13 @@ def test_the_state_is_uint8_all_the_way():
 
 def test_config_survives_a_round_trip(tmp_path):
     scheduler = CategoricalDDPMScheduler(
-        500, num_classes=7, cosine_offset=0.01, prediction_type="leave_one_out", whole_class=6, keep_volumes=True
+        500,
+        num_classes=7,
+        cosine_offset=0.01,
+        prediction_type="leave_one_out",
+        whole_class=6,
+        keep_volumes=True,
+        volume_spread=[[0.1, 0.2]] * 7,
     )
     scheduler.save_pretrained(tmp_path)
     again = CategoricalDDPMScheduler.from_pretrained(tmp_path)
@@ -557,6 +591,7 @@ def test_config_survives_a_round_trip(tmp_path):
         prediction_type="leave_one_out",
         whole_class=6,
         keep_volumes=True,
+        volume_spread=[[0.1, 0.2]] * 7,
     )
     assert torch.equal(again.alphas_cumprod, scheduler.alphas_cumprod)
     assert CategoricalDDPMScheduler.from_config(scheduler.config).config.num_classes == 7

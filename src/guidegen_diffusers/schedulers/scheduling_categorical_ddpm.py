@@ -49,11 +49,12 @@ class CategoricalDDPMSchedulerOutput(BaseOutput):
 
 
 @dataclass
-class _Piece:
-    """What is kept of a whole class from step to step."""
+class _Kept:
+    """What the first step of a sampling decides for the later ones, of one item."""
 
-    voxels: int
-    place: torch.Tensor | None  # (3,), in voxels; None where there is no piece
+    volumes: torch.Tensor  # (N,) voxels of each class
+    piece: int = 0  # voxels of the whole class
+    place: torch.Tensor | None = None  # (3,) where they lie, in voxels
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,9 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         keep_volumes (`bool`, defaults to `False`): weigh the classes in each step so that f expects as many voxels of
             each as it did at the first. That number should not drift, but in long steps it does: drawn voxel by
             voxel, a thin organ looks to the next step like less of it.
+        volume_spread (`list[list[float]]`, *optional*): how much volumes vary beside what the condition says, which
+            `keep_volumes` alone would rule out: for each class two standard deviations of its log-volume, one that all
+            classes have in common, as with the size of a body, and its own. Classes of spread 0 take what is left.
     """
 
     order = 1
@@ -230,6 +234,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: str = "sample",
         whole_class: int | None = None,
         keep_volumes: bool = False,
+        volume_spread: list[list[float]] | None = None,
     ):
         if not 2 <= num_classes <= 256:
             raise ValueError(f"num_classes: got {num_classes}, expected 2..256 (states are uint8).")
@@ -237,13 +242,22 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"prediction_type: got {prediction_type!r}, expected 'sample' or 'leave_one_out'.")
         if whole_class is not None and not 0 <= whole_class < num_classes:
             raise ValueError(f"whole_class: got {whole_class}, expected a class below {num_classes}, or None.")
+        if volume_spread is not None and (
+            not keep_volumes
+            or len(volume_spread) != num_classes
+            or any(len(row) != 2 or min(row) < 0 for row in volume_spread)
+        ):
+            raise ValueError(
+                f"volume_spread: got {volume_spread} with keep_volumes={keep_volumes}, expected two numbers of at "
+                f"least 0 for each of {num_classes} classes, and keep_volumes=True."
+            )
         t = torch.arange(num_train_timesteps + 1, dtype=torch.float64)
         f = torch.cos((t / num_train_timesteps + cosine_offset) / (1 + cosine_offset) * math.pi / 2) ** 2
         self.betas = (1 - f[1:] / f[:-1]).clamp(max=max_beta)  # beta_1..beta_T
         self.alphas_cumprod = torch.cat([torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)])  # abar_0..T
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(num_train_timesteps, 0, -1)
-        self._forget()
+        self._kept: dict[int, _Kept] = {}  # by item of the batch
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
@@ -273,12 +287,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         self.num_inference_steps = len(timesteps)
         self.timesteps = torch.tensor(timesteps, device=device)
         self._previous = dict(zip(timesteps, [*timesteps[1:], 0], strict=True))
-        self._forget()
-
-    def _forget(self) -> None:
-        """What the first step of a sampling decided for the later ones, of each item of the batch."""
-        self._pieces: dict[int, _Piece] = {}
-        self._volumes: dict[int, torch.Tensor] = {}  # (N,) voxels of each class
+        self._kept = {}
 
     def previous_timestep(self, timestep: int | torch.Tensor) -> int:
         """The timestep that a step from `timestep` goes to; 0 after the last."""
@@ -375,14 +384,20 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             to_j = any_diff + diff[0] - diff[2]
         whole = self.config.whole_class
         if t == self.timesteps[0]:
-            self._forget()
+            self._kept = {}
         logits, state = model_output.flatten(2), sample.flatten(1)
         previous, original = torch.empty_like(state), torch.empty_like(state)
         for b in range(len(state)):
-            if whole is not None:
+            f = None if whole is None else self._of_class(whole, logits[b], state[b], kernel).view(sample.shape[1:])
+            kept = self._kept.get(b)
+            if kept is not None and kept.piece:
+                kept.place = _mean_near(f, kept.place, max(_radius(kept.piece), 2.0))
+            elif kept is None and (whole is not None or self.config.keep_volumes):
                 own = generator[b] if isinstance(generator, list) else generator
-                piece = self._draw_piece(b, logits[b], state[b], kernel, sample.shape[1:], own)
-            weight = self._volume_weight(b, logits[b], state[b], kernel) if self.config.keep_volumes else None
+                kept = self._kept[b] = self._decide(self._expected(logits[b], state[b], kernel), f, own)
+            if whole is not None:
+                piece = _draw_piece(f, kept.piece, kept.place).flatten()
+            weight = self._volume_weight(kept, logits[b], state[b], kernel) if self.config.keep_volumes else None
             for block in _blocks(state.shape[1], device):
                 j = state[b, block]
                 x = _logits_block(logits[b], block, j.long(), kernel)
@@ -398,77 +413,73 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
                 if s == 0:
                     continue
                 road = v[b, block]
-                kept = torch.where(c == j, road >= any_same, (road >= any_diff) & (road < to_j))
-                previous[b, block] = torch.where(kept, j, torch.where(road < any_diff, anything[b, block], c))
+                stays = torch.where(c == j, road >= any_same, (road >= any_diff) & (road < to_j))
+                previous[b, block] = torch.where(stays, j, torch.where(road < any_diff, anything[b, block], c))
         previous = original if s == 0 else previous
         previous, original = previous.view_as(sample), original.view_as(sample)
         if not return_dict:
             return previous, original
         return CategoricalDDPMSchedulerOutput(prev_sample=previous, pred_original_sample=original)
 
-    def _draw_piece(self, item, logits, state, kernel, shape, generator) -> torch.Tensor:
-        """Where x_0 is the whole class, (V,) boolean: one piece.
+    def _decide(self, volumes: torch.Tensor, f: torch.Tensor | None, generator) -> _Kept:
+        """How large each class will be, (N,), and where the whole one, of f (X, Y, Z), will lie.
 
-        At the first step x_t tells little, and f is what the condition says: the piece has as many voxels as f
-        expects, around a place drawn in proportion to f times what f expects around it. In later steps f underrates
-        a small piece that noise still hides, and overrates a large one that x_t begins to show; so the number stays
-        as it was drawn, and the place moves only to the mean of f around it, as the anatomy takes shape. The voxels
-        of highest log-odds are taken, each less a penalty for its distance from that place; it has a ceiling, so that
-        what f is sure of is taken wherever it is.
+        At x_T f is what the condition says. A class is as large as f expects, or, with a `volume_spread`, as large as
+        a draw says whose mean that is. The place of the whole class is drawn in proportion to f times what f expects
+        around it; there is none where f expects less than a voxel of likely places.
         """
-        f = torch.empty(state.shape, device=state.device)
-        for block in _blocks(len(state), state.device):
-            f[block] = _logits_block(logits, block, state[block].long(), kernel).softmax(0)[self.config.whole_class]
-        axes = [torch.arange(n, device=f.device, dtype=torch.float32) for n in shape]
-        places = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, -2)  # (V, 3)
-        kept = self._pieces.get(item)
-        if kept is None:
-            voxels, place = self._first_place(f, shape, generator)
-            kept = self._pieces[item] = _Piece(voxels, None if place is None else places[place])
-        elif kept.voxels:
-            reach = max(_radius(kept.voxels), 2.0)
-            near = f * torch.exp(-0.5 * (places - kept.place).square().sum(1) / reach**2)
-            if near.sum() > 0:
-                kept.place = near @ places / near.sum()
-        piece = torch.zeros_like(state, dtype=torch.bool)
-        if kept.voxels:
-            away = (places - kept.place).square().sum(1) / _radius(kept.voxels) ** 2
-            score = f.clamp(1e-9, 1 - 1e-6).logit() - away.clamp(max=_FARTHEST)
-            piece[score.topk(kept.voxels).indices] = True
-        return piece
-
-    @staticmethod
-    def _first_place(f: torch.Tensor, shape: Sequence[int], generator) -> tuple[int, int | None]:
-        """How many voxels a piece has, 0 where f expects less than one of likely places, and the index of its place."""
+        if self.config.volume_spread is not None:
+            volumes = self._spread(volumes, generator)
+        if f is None:
+            return _Kept(volumes)
         pick = _draw((1,), generator, "cpu", torch.rand).double()
-        shown = torch.where(f >= _LEAST, f, 0)
+        shown, voxels = torch.where(f >= _LEAST, f, 0), max(round(volumes[self.config.whole_class].item()), 1)
         if shown.sum() < 1:
-            return 0, None
-        voxels = round(f.sum().item())
-        weight = shown * _smooth(shown.view(shape), max(_radius(voxels) / 2, 1.0)).flatten()
-        cumulative = weight.cpu().double().cumsum(0)
-        return voxels, torch.searchsorted(cumulative, pick * cumulative[-1]).clamp(max=len(f) - 1).item()
+            return _Kept(volumes)
+        cumulative = (shown * _smooth(shown, max(_radius(voxels) / 2, 1.0))).flatten().cpu().double().cumsum(0)
+        place = torch.searchsorted(cumulative, pick * cumulative[-1]).clamp(max=f.numel() - 1)
+        return _Kept(volumes, voxels, torch.stack(torch.unravel_index(place, f.shape), -1)[0].to(f))
 
-    def _volume_weight(self, item, logits, state, kernel) -> torch.Tensor | None:
-        """What to add to the logits, (N, 1), for the volumes of the first step; None at the first step.
+    def _spread(self, volumes: torch.Tensor, generator) -> torch.Tensor:
+        """Volumes (N,) drawn around those expected; classes without a spread share what is left of the voxels."""
+        spread = torch.tensor(self.config.volume_spread, device=volumes.device)  # (N, 2)
+        normal = _draw((1 + len(volumes),), generator, volumes.device, torch.randn)
+        away = spread[:, 0] * normal[0] + spread[:, 1] * normal[1:]
+        drawn = volumes * (away - spread.square().sum(1) / 2).exp()
+        rest = spread.sum(1) == 0
+        drawn[rest] *= (volumes.sum() - drawn[~rest].sum()).clamp(min=0) / drawn[rest].sum()
+        return drawn
+
+    def _volume_weight(self, kept: _Kept, logits, state, kernel) -> torch.Tensor:
+        """What to add to the logits, (N, 1), for the volumes that are kept.
 
         Each class is weighed by the volume that it should have over the one that it has, over and over; a whole class,
         whose volume is kept as it is, is left alone.
         """
-        kept, weight = self._volumes.get(item), logits.new_zeros((len(logits), 1), dtype=torch.float32)
-        for _ in range(1 if kept is None else _ROUNDS):
-            volumes = torch.zeros(len(logits), device=logits.device)
-            for block in _blocks(len(state), state.device):
-                x = _logits_block(logits, block, state[block].long(), kernel)
-                volumes += (x + weight).softmax(0).sum(1)
-            if kept is None:
-                self._volumes[item] = volumes
-                return None
-            more = (kept.clamp(min=1e-3) / volumes.clamp(min=1e-3)).log()
+        weight = torch.zeros((len(logits), 1), device=logits.device)
+        for _ in range(_ROUNDS):
+            volumes = self._expected(logits, state, kernel, weight)
+            more = (kept.volumes.clamp(min=1e-3) / volumes.clamp(min=1e-3)).log()
             if self.config.whole_class is not None:
                 more[self.config.whole_class] = 0
             weight = weight + more[:, None]
         return weight
+
+    @staticmethod
+    def _expected(logits, state, kernel, weight: torch.Tensor | float = 0.0) -> torch.Tensor:
+        """Voxels of each class that f expects, (N,)."""
+        volumes = torch.zeros(len(logits), device=logits.device)
+        for block in _blocks(len(state), state.device):
+            volumes += (_logits_block(logits, block, state[block].long(), kernel) + weight).softmax(0).sum(1)
+        return volumes
+
+    @staticmethod
+    def _of_class(k: int, logits, state, kernel) -> torch.Tensor:
+        """f of one class, (V,)."""
+        f = torch.empty(state.shape, device=state.device)
+        for block in _blocks(len(state), state.device):
+            f[block] = _logits_block(logits, block, state[block].long(), kernel).softmax(0)[k]
+        return f
 
     def posterior(
         self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor, previous_timestep: int
@@ -552,6 +563,38 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"sample: got {tuple(labels.shape)} {labels.dtype}, expected {shape} torch.uint8.")
         if labels.device.type == "cpu" and labels.max() >= expected[1]:  # elsewhere the look would stall the device
             raise ValueError(f"sample: got class {labels.max()}, expected classes below {expected[1]}.")
+
+
+def _draw_piece(f: torch.Tensor, voxels: int, place: torch.Tensor | None) -> torch.Tensor:
+    """Where x_0 is the whole class, (X, Y, Z) boolean: one piece of so many voxels around `place`, in voxels.
+
+    Those of highest log-odds are taken, each less a penalty for its distance from that place; it has a ceiling, so
+    that what f is sure of is taken wherever it is.
+    """
+    piece = torch.zeros(f.numel(), dtype=torch.bool, device=f.device)
+    if voxels:
+        away = _square_distance(f, place) / _radius(voxels) ** 2
+        score = f.clamp(1e-9, 1 - 1e-6).logit() - away.clamp(max=_FARTHEST)
+        piece[score.flatten().topk(voxels).indices] = True
+    return piece.view(f.shape)
+
+
+def _mean_near(f: torch.Tensor, place: torch.Tensor, reach: float) -> torch.Tensor:
+    """The mean place of f (X, Y, Z) around `place` (3,), seen through a Gaussian; in voxels."""
+    near = f * torch.exp(-0.5 * _square_distance(f, place) / reach**2)
+    if near.sum() == 0:
+        return place
+    means = [near.sum([d for d in range(3) if d != axis]) @ _steps(f, axis) for axis in range(3)]
+    return torch.stack(means) / near.sum()
+
+
+def _square_distance(f: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+    x, y, z = ((_steps(f, axis) - place[axis]).square() for axis in range(3))
+    return x[:, None, None] + y[:, None] + z
+
+
+def _steps(f: torch.Tensor, axis: int) -> torch.Tensor:
+    return torch.arange(f.shape[axis], device=f.device, dtype=f.dtype)
 
 
 def _radius(voxels: int) -> float:
