@@ -95,6 +95,7 @@ def test_a_configuration_may_say_only_where_it_differs_from_another(tmp_path):
     expected["vae"] |= {"num_codes": 16, "window_sampling": "none"}
     assert load_config(tmp_path / "both.json") == expected
     for content, message in (
+        ('{"like": "wrong.json"}', "wrong.json, expected an end"),
         ('{"like": "huge"}', "got 'huge', expected one of"),
         ('{"like": "tiny", "vea": {}}', "vea"),
     ):

@@ -27,6 +27,10 @@ def available_configs() -> list[str]:
 
 def load_config(source: str | os.PathLike) -> dict[str, Any]:
     """The configuration of that name or file: grid, sampling, and one entry a component of [`GuideGenPipeline`]."""
+    return _load(source, [])
+
+
+def _load(source: str | os.PathLike, liked_by: list[str]) -> dict[str, Any]:
     file = Path(source)
     if str(source) in available_configs():
         file = resources.files(__package__).joinpath(f"{source}.json")
@@ -34,10 +38,12 @@ def load_config(source: str | os.PathLike) -> dict[str, Any]:
         raise ValueError(
             f"config: got {str(source)!r}, expected one of {', '.join(available_configs())}, or a JSON file like them."
         )
+    if str(file) in liked_by:
+        raise ValueError(f"like: got {' -> '.join([*liked_by, str(file)])}, expected an end.")
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(config, dict) and "like" in config:
-            config = _changed(load_config(_beside(file, str(config.pop("like")))), config)
+            config = _changed(_load(_beside(file, str(config.pop("like"))), [*liked_by, str(file)]), config)
         return check_config(config)
     except ValueError as error:
         raise ValueError(f"{source}: not a configuration ({error})") from error
