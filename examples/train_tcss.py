@@ -75,7 +75,6 @@ def parse_args() -> argparse.Namespace:
     data.add_argument("--raw_prompts", action="store_true", help="text as it is, no paraphrases of its attributes")
     data.add_argument("--canonical_share", type=float, default=0.5, help="share of canonical sentences")
     data.add_argument("--prompt_dropout", type=float, default=0.1)
-    data.add_argument("--self_conditioning", action="store_true", help="let a pretrained network learn it")
     data.add_argument("--high_noise_share", type=float, default=0.0, help="share of t from the upper half only")
     data.add_argument("--train_batch_size", type=int, default=1, help="cases a process and micro-step")
     data.add_argument("--dataloader_num_workers", type=int, default=0)
@@ -120,10 +119,6 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--phantom: got {args.phantom}, expected 1 or more.")
     if args.text_encoder is None and args.pretrained_model_name_or_path is None:
         parser.error("--text_encoder: expected a trained encoder (train_text_encoder.py) or one of the Hub.")
-    if args.self_conditioning and args.pretrained_model_name_or_path is None:
-        parser.error(
-            "--self_conditioning: expected --pretrained_model_name_or_path; a new network is as --config says."
-        )
     if not args.kl_weight and not args.cross_entropy_weight:
         parser.error("--kl_weight, --cross_entropy_weight: both are 0, expected a loss.")
     if args.num_validation_prompts < 1:
@@ -275,16 +270,6 @@ def draw_timesteps(count: int, total: int, high_noise_share: float, draw: torch.
     """Uniform on 1..T, T included; a share of them on the upper half alone."""
     low = torch.where(torch.rand(count, generator=draw) < high_noise_share, total // 2, 0)
     return low + 1 + (torch.rand(count, generator=draw) * (total - low)).long()
-
-
-@torch.no_grad()
-def first_estimate(unet, noisy, t, text, mask, scheduler, draw: torch.Generator) -> torch.Tensor | None:
-    """In half of the steps, what a network that conditions on itself takes for x_0 before it is told anything."""
-    if not getattr(unet, "module", unet).config.self_conditioning or torch.rand((), generator=draw) < 0.5:
-        return None
-    logits = unet(noisy, t.to(noisy.device), text, mask, return_dict=False)[0]
-    items = zip(logits.split(1), t.tolist(), noisy.split(1), strict=True)
-    return torch.cat([scheduler.original_estimate(*item) for item in items])
 
 
 def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
@@ -468,10 +453,6 @@ def train(args: argparse.Namespace) -> None:
         with opening("--pretrained_model_name_or_path", source, "a pipeline with a mask network"):
             unet = CategoricalUNet3DConditionModel.from_pretrained(source, subfolder="mask_unet")
             scheduler = CategoricalDDPMScheduler.from_pretrained(source, subfolder="mask_scheduler")
-        if args.self_conditioning and not unet.config.self_conditioning:
-            learned = unet.state_dict()
-            unet = CategoricalUNet3DConditionModel.from_config(unet.config, self_conditioning=True)
-            unet.load_state_dict(learned, strict=False)  # what is new starts at 0
     else:
         unet = CategoricalUNet3DConditionModel.from_config(config["mask_unet"])
         scheduler = CategoricalDDPMScheduler.from_config(config["mask_scheduler"])
@@ -546,8 +527,7 @@ def train(args: argparse.Namespace) -> None:
         noisy = scheduler.add_noise(clean, noise, t, draw)
         text, mask = encode(tokenizer, text_encoder, batch["text"], limit, clean.device)
         with accelerator.accumulate(unet):
-            estimate = first_estimate(unet, noisy, t, text, mask, scheduler, draw)
-            logits = unet(noisy, t.to(clean.device), text, mask, estimate, return_dict=False)[0]
+            logits = unet(noisy, t.to(clean.device), text, mask, return_dict=False)[0]
             loss, parts = tcss_loss(logits, clean, noisy, t, scheduler, weights, args)
             refuse_non_finite(f"the loss at t {t.tolist()} is {loss.item()},", [loss], step, micro_step)
             accelerator.backward(loss)

@@ -126,32 +126,6 @@ def test_a_pipeline_in_half_precision_is_a_start_for_mixed_precision(script, fin
     assert record(tmp_path / "run")["step"] == 2
 
 
-def test_a_pretrained_network_may_learn_to_condition_on_itself(script, tmp_path):
-    plain = load_config("tiny")
-    plain["mask_unet"]["self_conditioning"] = False
-    (pipe := GuideGenPipeline.from_config(plain)).save_pretrained(tmp_path / "plain")
-    start = [*FEW, *SHORT, "--phantom", 2, "--pretrained_model_name_or_path", tmp_path / "plain"]
-    call(script, *start, "--self_conditioning", "--learning_rate", 0, "--output_dir", tmp_path / "more")
-    made = GuideGenPipeline.from_pretrained(tmp_path / "more" / "pipeline").mask_unet
-    assert made.config.self_conditioning
-    assert not made.estimate_embedding.weight.any()
-    assert all(torch.equal(made.state_dict()[name], value) for name, value in pipe.mask_unet.state_dict().items())
-
-
-def test_half_of_the_steps_show_a_network_its_own_estimate(script, tiny):
-    noisy, t = torch.randint(0, NUM_CLASSES, (2, *SIZE), dtype=torch.uint8), torch.tensor([900, 30])
-    text, draw = torch.randn(2, 4, tiny.mask_unet.config.cross_attention_dim), torch.Generator().manual_seed(0)
-    told = [script.first_estimate(tiny.mask_unet, noisy, t, text, None, tiny.mask_scheduler, draw) for _ in range(40)]
-    assert 12 < sum(estimate is None for estimate in told) < 28
-    estimate = next(estimate for estimate in told if estimate is not None)
-    logits = tiny.mask_unet(noisy, t, text, None).sample
-    for b in range(2):
-        expected = tiny.mask_scheduler.original_estimate(logits[b : b + 1], int(t[b]), noisy[b : b + 1])
-        assert torch.equal(estimate[b : b + 1], expected)
-    tiny.mask_unet.register_to_config(self_conditioning=False)
-    assert script.first_estimate(tiny.mask_unet, noisy, t, text, None, tiny.mask_scheduler, draw) is None
-
-
 def test_a_data_set_of_phantoms_trains_as_the_phantoms_themselves(script, encoder, tmp_path):
     for split, count in (("train", 4), ("validation", 2)):
         write_phantoms(tmp_path / "set", count, SIZE, SPACING, split=split, progress=False)
@@ -268,7 +242,6 @@ def test_a_checkpoint_takes_the_learning_rate_of_the_arguments(script, shown, fi
         (["--phantom", 2, "--train_data_dir", "data"], ONE_OF),
         (["--phantom", 0], "--phantom: got 0, expected 1 or more"),
         (["--phantom", 2, "--kl_weight", 0], "expected a loss"),
-        (["--phantom", 2, "--self_conditioning"], "--self_conditioning: expected --pretrained_model_name_or_path"),
         (["--phantom", 2, "--num_validation_prompts", 0], "--num_validation_prompts: got 0, expected 1 or more"),
         (["--phantom", 2, "--text_encoder", "/nowhere"], "--text_encoder: got /nowhere, expected a folder"),
         (["--phantom", 2, "--pretrained_model_name_or_path", "/nowhere"], "got /nowhere, expected a pipeline"),

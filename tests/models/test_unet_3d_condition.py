@@ -62,10 +62,9 @@ NETWORKS = pytest.mark.parametrize(
         (CATEGORICAL, {"patch_size": 2}),
         (CATEGORICAL, {"patch_size": 4}),
         (CATEGORICAL, VOTES),
-        (CATEGORICAL, {"patch_size": 2, "self_conditioning": True}),
         (LATENT, {}),
     ],
-    ids=["categorical", "categorical-2", "categorical-4", "categorical-votes", "categorical-self", "latent"],
+    ids=["categorical", "categorical-2", "categorical-4", "categorical-votes", "latent"],
 )
 PATCHES = pytest.mark.parametrize("patch_size", [1, 2, 4])
 GRID = (8, 4, 12)  # of labels or latents, non-cubic
@@ -426,34 +425,6 @@ def test_coordinates_tell_places_apart(variant):
         step = features[True].diff(dim=axis)
         assert step.abs().max() > 1e-3
         assert torch.allclose(step, step[:, :1, :1, :1].expand_as(step), atol=1e-5), "linear along every axis"
-
-
-# ---- self-conditioning
-
-
-def told(model, estimate):
-    sample, timestep, text, mask = inputs(CATEGORICAL)
-    with torch.no_grad():
-        return model(sample, timestep, text, mask, original_estimate=estimate).sample
-
-
-def test_an_untrained_estimate_is_not_heard_and_a_trained_one_is():
-    model, estimate = unet(CATEGORICAL, patch_size=2, self_conditioning=True), inputs(CATEGORICAL, seed=1)[0]
-    assert torch.equal(told(model, estimate), told(model, None))
-    torch.nn.init.normal_(model.estimate_embedding.weight)
-    assert not torch.allclose(told(model, estimate), told(model, None), atol=1e-3)
-
-
-@pytest.mark.parametrize("patch_size", [1, 2])
-def test_what_is_not_known_yet_is_a_class_of_its_own(patch_size):
-    model, unknown = unet(CATEGORICAL, patch_size=patch_size, self_conditioning=True), torch.full((2, *GRID), 21)
-    torch.nn.init.normal_(model.estimate_embedding.weight)
-    assert torch.equal(told(model, unknown.to(torch.uint8)), told(model, None))
-
-
-def test_an_estimate_for_a_network_that_reads_none_is_an_error():
-    with pytest.raises(ValueError, match="original_estimate: got one, but this network was made without"):
-        told(unet(CATEGORICAL), inputs(CATEGORICAL)[0])
 
 
 # ---- votes

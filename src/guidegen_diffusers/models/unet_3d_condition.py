@@ -9,8 +9,6 @@ semantic latents and writes noise. Choices of ours where the paper is silent:
   `patch_size` 2 or 4 the trunk runs on 1/8 or 1/64 of the voxels;
 - `vote_windows`: to each voxel's logits is added, class by class, how many neighbours in cubes around it x_t shows,
   with gains that the time sets: neighbours tell a speck of noise from a small tumour where a patch hardly can;
-- `self_conditioning`: the mask network also reads the x_0 that it took for likeliest a step before (Chen et al.,
-  arXiv 2208.04202), so that a layout once seen in the noise need not be found anew in every step;
 - `num_knowledge_queries`: learned queries pool the text, once for each cross-attention level, beside its tokens;
 - `pool_text`: the mean text state joins the time embedding; `coordinates`: voxel positions join the stem.
 """
@@ -332,7 +330,6 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         cross_attention_levels, self_attention_levels (`tuple[bool, ...]`): the levels with attention, finest first.
         attention_head_dim (`int`, defaults to 32), norm_num_groups (`int`, defaults to 8).
         num_knowledge_queries (`int`, defaults to 0), pool_text, coordinates (`bool`): see the module's docstring.
-        self_conditioning (`bool`, defaults to `False`): likewise.
     """
 
     @register_to_config
@@ -352,7 +349,6 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         num_knowledge_queries: int = 0,
         pool_text: bool = False,
         coordinates: bool = False,
-        self_conditioning: bool = False,
     ):
         super().__init__(
             block_out_channels,
@@ -371,10 +367,6 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         width = block_out_channels[0]
         # one row for each class at each place in the patch; a patch is the sum of its rows
         self.label_embedding = nn.EmbeddingBag(patch_size**3 * num_classes, width, mode="sum")
-        self.estimate_embedding = None
-        if self_conditioning:  # one class more, for what is not known yet; at first nothing of it is heard
-            self.estimate_embedding = nn.EmbeddingBag(patch_size**3 * (num_classes + 1), width, mode="sum")
-            nn.init.zeros_(self.estimate_embedding.weight)
         kernel = 3 if patch_size == 1 else 1
         self.conv_out = nn.Conv3d(width, patch_size**3 * num_classes, kernel, padding=kernel // 2)
         self.votes = NeighborVotes(vote_windows, num_classes, 4 * width) if vote_windows else None
@@ -385,20 +377,13 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         timestep: torch.Tensor | int,
         encoder_hidden_states: torch.Tensor,  # (B, M, cross_attention_dim)
         encoder_attention_mask: torch.Tensor | None = None,  # (B, M)
-        original_estimate: torch.Tensor | None = None,  # (B, X, Y, Z) uint8, of the step before
         return_dict: bool = True,
     ) -> UNet3DConditionOutput | tuple[torch.Tensor]:
-        p, n = self.config.patch_size, self.config.num_classes
+        p = self.config.patch_size
         if sample.ndim != 4 or sample.dtype != torch.uint8:
             raise ValueError(f"sample: got {tuple(sample.shape)} {sample.dtype}, expected (B, X, Y, Z) torch.uint8.")
-        if original_estimate is not None and self.estimate_embedding is None:
-            raise ValueError("original_estimate: got one, but this network was made without `self_conditioning`.")
         self._check_grid(sample.shape[1:], p)
-        x = _embed_patches(self.label_embedding, sample, p)
-        if self.estimate_embedding is not None:
-            known = torch.full_like(sample, n) if original_estimate is None else original_estimate
-            x = x + _embed_patches(self.estimate_embedding, known, p)
-        x = rearrange(x, "b x y z c -> b c x y z").to(self.dtype)
+        x = rearrange(_embed_patches(self.label_embedding, sample, p), "b x y z c -> b c x y z").to(self.dtype)
         text, mask = encoder_hidden_states, encoder_attention_mask
         time = self.embed_time(sample, timestep, text, mask)
         x = self.conv_out(self.trunk(x, time, text, mask))

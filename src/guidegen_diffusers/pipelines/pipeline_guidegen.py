@@ -556,7 +556,6 @@ class GuideGenPipeline(StrictPipeline):
         self.mask_scheduler.set_timesteps(steps, device, timesteps)
         timesteps = self.mask_scheduler.timesteps
         self._num_timesteps = len(timesteps)
-        extra: dict[str, torch.Tensor] = {}
         with self.progress_bar(total=len(timesteps)) as bar:
             bar.set_description("label map (TCSS)")
             for i, t in enumerate(timesteps):
@@ -565,12 +564,9 @@ class GuideGenPipeline(StrictPipeline):
                 state = torch.cat([labels] * 2) if guided else labels
                 text, attention = _last(len(state), prompt_embeds, prompt_attention_mask)
                 text = text.to(self.mask_unet.dtype)
-                logits = self.mask_unet(state, t, text, attention, **extra, return_dict=False)[0]
+                logits = self.mask_unet(state, t, text, attention, return_dict=False)[0]
                 if guided:
                     logits = self.mask_scheduler.guide(*logits.chunk(2), self.mask_guidance_scale)
-                if self.mask_unet.config.self_conditioning:
-                    estimate = self.mask_scheduler.original_estimate(logits, t, labels)
-                    extra = {"original_estimate": torch.cat([estimate] * 2) if guided else estimate}
                 labels = self.mask_scheduler.step(logits, t, labels, generator, return_dict=False)[0]
                 if callback is not None:
                     tensors = {}

@@ -340,17 +340,6 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         index = sample.long()[:, None]
         return model_output.scatter_add(1, index, model_output.new_full((1, 1, 1, 1, 1), shift).expand(index.shape))
 
-    def original_estimate(self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor) -> torch.Tensor:
-        """The likeliest x_0 voxel by voxel, (B, X, Y, Z) `uint8`: what a network that conditions on itself reads."""
-        self._check(model_output, sample)
-        kernel = self._kernel(int(timestep), 0)
-        logits, state = model_output.flatten(2), sample.flatten(1)
-        estimate = torch.empty_like(state)
-        for b in range(len(state)):
-            for block in _blocks(state.shape[1], logits.device):
-                estimate[b, block] = _logits_block(logits[b], block, state[b, block].long(), kernel).argmax(0)
-        return estimate.view_as(sample)
-
     def step(
         self,
         model_output: torch.Tensor,
