@@ -21,18 +21,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
+
+from .layout import Layout, spread_volumes
 
 
 __all__ = ["CategoricalDDPMScheduler", "CategoricalDDPMSchedulerOutput"]
 
 Generators = torch.Generator | list[torch.Generator] | None
-_FARTHEST = 8.0  # nats that a voxel far from a piece's place is worth less
 _ROUNDS = 5  # of weighing classes until their volumes are those that are kept
-_LEAST = 1e-3  # what is nowhere likelier is what a network leaves to anything anywhere, and no piece
 
 
 @dataclass
@@ -46,15 +45,6 @@ class CategoricalDDPMSchedulerOutput(BaseOutput):
 
     prev_sample: torch.Tensor
     pred_original_sample: torch.Tensor
-
-
-@dataclass
-class _Kept:
-    """What the first step of a sampling decides for the later ones, of one item."""
-
-    volumes: torch.Tensor  # (N,) voxels of each class
-    piece: int = 0  # voxels of the whole class
-    place: torch.Tensor | None = None  # (3,) where they lie, in voxels
 
 
 @dataclass(frozen=True)
@@ -257,7 +247,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         self.alphas_cumprod = torch.cat([torch.ones(1, dtype=torch.float64), (1 - self.betas).cumprod(0)])  # abar_0..T
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(num_train_timesteps, 0, -1)
-        self._kept: dict[int, _Kept] = {}  # by item of the batch
+        self._layouts: dict[int, Layout] = {}  # by item of the batch
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
@@ -287,7 +277,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         self.num_inference_steps = len(timesteps)
         self.timesteps = torch.tensor(timesteps, device=device)
         self._previous = dict(zip(timesteps, [*timesteps[1:], 0], strict=True))
-        self._kept = {}
+        self._layouts = {}
 
     def previous_timestep(self, timestep: int | torch.Tensor) -> int:
         """The timestep that a step from `timestep` goes to; 0 after the last."""
@@ -373,20 +363,23 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             to_j = any_diff + diff[0] - diff[2]
         whole = self.config.whole_class
         if t == self.timesteps[0]:
-            self._kept = {}
+            self._layouts = {}
         logits, state = model_output.flatten(2), sample.flatten(1)
         previous, original = torch.empty_like(state), torch.empty_like(state)
         for b in range(len(state)):
             f = None if whole is None else self._of_class(whole, logits[b], state[b], kernel).view(sample.shape[1:])
-            kept = self._kept.get(b)
-            if kept is not None and kept.piece:
-                kept.place = _mean_near(f, kept.place, max(_radius(kept.piece), 2.0))
-            elif kept is None and (whole is not None or self.config.keep_volumes):
+            if b in self._layouts:
+                self._layouts[b].follow(f)
+            elif whole is not None or self.config.keep_volumes:
                 own = generator[b] if isinstance(generator, list) else generator
-                kept = self._kept[b] = self._decide(self._expected(logits[b], state[b], kernel), f, own)
+                self._layouts[b] = self._decide(self._expected(logits[b], state[b], kernel), f, own)
             if whole is not None:
-                piece = _draw_piece(f, kept.piece, kept.place).flatten()
-            weight = self._volume_weight(kept, logits[b], state[b], kernel) if self.config.keep_volumes else None
+                piece = self._layouts[b].draw_piece(f).flatten()
+            weight = (
+                self._volume_weight(self._layouts[b], logits[b], state[b], kernel)
+                if self.config.keep_volumes
+                else None
+            )
             for block in _blocks(state.shape[1], device):
                 j = state[b, block]
                 x = _logits_block(logits[b], block, j.long(), kernel)
@@ -410,36 +403,18 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             return previous, original
         return CategoricalDDPMSchedulerOutput(prev_sample=previous, pred_original_sample=original)
 
-    def _decide(self, volumes: torch.Tensor, f: torch.Tensor | None, generator) -> _Kept:
-        """How large each class will be, (N,), and where the whole one, of f (X, Y, Z), will lie.
-
-        At x_T f is what the condition says. A class is as large as f expects, or, with a `volume_spread`, as large as
-        a draw says whose mean that is. The place of the whole class is drawn in proportion to f times what f expects
-        around it; there is none where f expects less than a voxel of likely places.
-        """
+    def _decide(self, volumes: torch.Tensor, f: torch.Tensor | None, generator) -> Layout:
+        """The layout of an item, of which f expects `volumes` (N,)."""
         if self.config.volume_spread is not None:
-            volumes = self._spread(volumes, generator)
+            spread = torch.tensor(self.config.volume_spread, device=volumes.device)
+            volumes = spread_volumes(
+                volumes, spread, _draw((1 + len(volumes),), generator, volumes.device, torch.randn)
+            )
         if f is None:
-            return _Kept(volumes)
-        pick = _draw((1,), generator, "cpu", torch.rand).double()
-        shown, voxels = torch.where(f >= _LEAST, f, 0), max(round(volumes[self.config.whole_class].item()), 1)
-        if shown.sum() < 1:
-            return _Kept(volumes)
-        cumulative = (shown * _smooth(shown, max(_radius(voxels) / 2, 1.0))).flatten().cpu().double().cumsum(0)
-        place = torch.searchsorted(cumulative, pick * cumulative[-1]).clamp(max=f.numel() - 1)
-        return _Kept(volumes, voxels, torch.stack(torch.unravel_index(place, f.shape), -1)[0].to(f))
+            return Layout(volumes)
+        return Layout.decide(volumes, f, self.config.whole_class, _draw((1,), generator, "cpu", torch.rand).double())
 
-    def _spread(self, volumes: torch.Tensor, generator) -> torch.Tensor:
-        """Volumes (N,) drawn around those expected; classes without a spread share what is left of the voxels."""
-        spread = torch.tensor(self.config.volume_spread, device=volumes.device)  # (N, 2)
-        normal = _draw((1 + len(volumes),), generator, volumes.device, torch.randn)
-        away = spread[:, 0] * normal[0] + spread[:, 1] * normal[1:]
-        drawn = volumes * (away - spread.square().sum(1) / 2).exp()
-        rest = spread.sum(1) == 0
-        drawn[rest] *= (volumes.sum() - drawn[~rest].sum()).clamp(min=0) / drawn[rest].sum()
-        return drawn
-
-    def _volume_weight(self, kept: _Kept, logits, state, kernel) -> torch.Tensor:
+    def _volume_weight(self, layout: Layout, logits, state, kernel) -> torch.Tensor:
         """What to add to the logits, (N, 1), for the volumes that are kept.
 
         Each class is weighed by the volume that it should have over the one that it has, over and over; a whole class,
@@ -448,7 +423,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         weight = torch.zeros((len(logits), 1), device=logits.device)
         for _ in range(_ROUNDS):
             volumes = self._expected(logits, state, kernel, weight)
-            more = (kept.volumes.clamp(min=1e-3) / volumes.clamp(min=1e-3)).log()
+            more = (layout.volumes.clamp(min=1e-3) / volumes.clamp(min=1e-3)).log()
             if self.config.whole_class is not None:
                 more[self.config.whole_class] = 0
             weight = weight + more[:, None]
@@ -552,54 +527,6 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"sample: got {tuple(labels.shape)} {labels.dtype}, expected {shape} torch.uint8.")
         if labels.device.type == "cpu" and labels.max() >= expected[1]:  # elsewhere the look would stall the device
             raise ValueError(f"sample: got class {labels.max()}, expected classes below {expected[1]}.")
-
-
-def _draw_piece(f: torch.Tensor, voxels: int, place: torch.Tensor | None) -> torch.Tensor:
-    """Where x_0 is the whole class, (X, Y, Z) boolean: one piece of so many voxels around `place`, in voxels.
-
-    Those of highest log-odds are taken, each less a penalty for its distance from that place; it has a ceiling, so
-    that what f is sure of is taken wherever it is.
-    """
-    piece = torch.zeros(f.numel(), dtype=torch.bool, device=f.device)
-    if voxels:
-        away = _square_distance(f, place) / _radius(voxels) ** 2
-        score = f.clamp(1e-9, 1 - 1e-6).logit() - away.clamp(max=_FARTHEST)
-        piece[score.flatten().topk(voxels).indices] = True
-    return piece.view(f.shape)
-
-
-def _mean_near(f: torch.Tensor, place: torch.Tensor, reach: float) -> torch.Tensor:
-    """The mean place of f (X, Y, Z) around `place` (3,), seen through a Gaussian; in voxels."""
-    near = f * torch.exp(-0.5 * _square_distance(f, place) / reach**2)
-    if near.sum() == 0:
-        return place
-    means = [near.sum([d for d in range(3) if d != axis]) @ _steps(f, axis) for axis in range(3)]
-    return torch.stack(means) / near.sum()
-
-
-def _square_distance(f: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
-    x, y, z = ((_steps(f, axis) - place[axis]).square() for axis in range(3))
-    return x[:, None, None] + y[:, None] + z
-
-
-def _steps(f: torch.Tensor, axis: int) -> torch.Tensor:
-    return torch.arange(f.shape[axis], device=f.device, dtype=f.dtype)
-
-
-def _radius(voxels: int) -> float:
-    """Of a ball of so many voxels, in voxels."""
-    return (0.75 * voxels / math.pi) ** (1 / 3)
-
-
-def _smooth(x: torch.Tensor, sigma: float) -> torch.Tensor:
-    """(X, Y, Z) blurred by a Gaussian, in voxels; what lies outside counts 0."""
-    reach = math.ceil(3 * sigma)
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=x.device) / sigma) ** 2)
-    x = x[None, None]
-    for dim in (2, 3, 4):
-        sizes = [-1 if d == dim else 1 for d in range(5)]
-        x = F.conv3d(x, (kernel / kernel.sum()).view(sizes), padding=[reach if d == dim else 0 for d in (2, 3, 4)])
-    return x[0, 0]
 
 
 def _draw(shape: Sequence[int], generator: Generators, device: str | torch.device | None, sampler) -> torch.Tensor:
