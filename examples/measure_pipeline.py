@@ -126,13 +126,15 @@ def table(rows: list[dict], reconstructed: dict[str, float]) -> dict[str, str]:
     def share(hits: list[bool]) -> str:
         return f"{100 * np.mean(hits):.1f} % of {len(hits)}"
 
+    if free:
+        out["site as prompted, free text"] = share([row["made"]["site"] in row["sites"] for row in free])
+    if not canonical:
+        return out
     asked = [row for row in canonical if row["sites"] != ["none"]]
     healthy = [row for row in canonical if row["sites"] == ["none"]]
     out["site as prompted, all"] = share([row["made"]["site"] in row["sites"] for row in canonical])
     out["site as prompted, tumours"] = share([row["made"]["site"] in row["sites"] for row in asked])
     out["no tumour where none was asked for"] = share([row["made"]["tumors"] == 0 for row in healthy])
-    if free:
-        out["site as prompted, free text"] = share([row["made"]["site"] in row["sites"] for row in free])
     present = {name: np.mean([row["made"]["volumes"][name] > 0 for row in canonical]) for name in ORGANS}
     least = min(present, key=present.get)
     out["organ present, the rarest"] = f"{100 * present[least]:.1f} % ({least})"

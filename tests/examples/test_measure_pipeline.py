@@ -81,6 +81,8 @@ def test_a_run_goes_on_where_it_stopped_and_measures_all_three_stages(script, ti
     assert len(lines) == 13
     first = json.loads((tmp_path / "figures.json").read_text())["card"]
     assert {"site as prompted, free text", "MAE of reconstruction", "codes in use"} < set(first)
+    free = [row for row in map(json.loads, lines) if row["name"].startswith("free")]
+    assert list(script.table(free, {})) == ["site as prompted, free text"]
     (tmp_path / "figures.cases.jsonl").write_text("\n".join(lines[:11]) + "\n")
     call(script, *arguments, "--steps", 1, "--mask_steps", 1)
     again = [json.loads(line) for line in (tmp_path / "figures.cases.jsonl").read_text().splitlines()]
