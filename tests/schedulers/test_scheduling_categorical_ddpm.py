@@ -427,6 +427,20 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
+def test_evidence_is_believed_as_far_as_told_in_sampling_and_in_full_in_training():
+    logits, x_t = torch.randn(1, 21, *SHAPE), torch.randint(0, 21, (1, *SHAPE), dtype=torch.uint8)
+    losses = []
+    for weight in (0.0, 0.4, 1.0):
+        scheduler = CategoricalDDPMScheduler(prediction_type="leave_one_out", evidence_weight=weight)
+        scheduler.set_timesteps(timesteps=[600])
+        half = logits + weight * evidence(scheduler, 600, x_t).float()
+        assert torch.equal(scheduler.step(logits, 600, x_t).prev_sample, half.argmax(1).to(torch.uint8))
+        losses.append(scheduler.cross_entropy(logits, x_t, x_t, torch.tensor([600])))
+    assert torch.equal(losses[0], losses[2])
+    with pytest.raises(ValueError, match="evidence_weight: got 1.5, expected 0..1"):
+        CategoricalDDPMScheduler(evidence_weight=1.5)
+
+
 @pytest.mark.parametrize("whole_class", [21, -1])
 def test_a_whole_class_that_cannot_be_is_an_error(whole_class):
     with pytest.raises(ValueError, match=f"whole_class: got {whole_class}, expected a class below 21"):
@@ -572,6 +586,7 @@ def test_config_survives_a_round_trip(tmp_path):
         whole_class=6,
         keep_volumes=True,
         volume_spread=[[0.1, 0.2]] * 7,
+        evidence_weight=0.5,
     )
     scheduler.save_pretrained(tmp_path)
     again = CategoricalDDPMScheduler.from_pretrained(tmp_path)
@@ -584,6 +599,7 @@ def test_config_survives_a_round_trip(tmp_path):
         whole_class=6,
         keep_volumes=True,
         volume_spread=[[0.1, 0.2]] * 7,
+        evidence_weight=0.5,
     )
     assert torch.equal(again.alphas_cumprod, scheduler.alphas_cumprod)
     assert CategoricalDDPMScheduler.from_config(scheduler.config).config.num_classes == 7
