@@ -43,7 +43,9 @@ def read_record(folder: Path, name: str) -> dict | None:
         return None
     record = json.loads((folder / name).read_text())
     source = record["arguments"].get("pretrained_model_name_or_path")
-    before = read_record(Path(source), name) if source else None
+    if not source or "before" in record:  # an assembled pipeline's record tells it
+        return record
+    before = read_record(Path(source), name)
     return record if before is None else record | {"before": before}
 
 

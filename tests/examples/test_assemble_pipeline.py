@@ -103,3 +103,11 @@ def test_the_card_names_what_was_shown_phantoms_by_their_seeds(tmp_path):
     assert script.data_of({"train_data_dir": str(tmp_path / "others")}) == "2 cases of others"
     assert script.data_of({"dataset_name": "some/set"}) == "some/set"
     assert script.data_of({"seed": 0}) is None
+
+
+def test_what_an_assembled_pipeline_tells_of_its_past_is_not_looked_for_in_folders_that_moved(tmp_path):
+    script, folder = load_script("assemble_pipeline.py"), tmp_path / "torso"
+    folder.mkdir()
+    told = RECORD | {"before": RECORD, "arguments": ARGUMENTS | {"pretrained_model_name_or_path": str(folder)}}
+    (folder / "training_lfg.json").write_text(json.dumps(told))
+    assert script.runs(script.read_record(folder, "training_lfg.json")) == [RECORD, told]
