@@ -20,6 +20,9 @@ from guidegen_diffusers import CaseDataset, GuideGenPipeline
 from guidegen_diffusers.labels import CLASSES, NUM_CLASSES, TUMOR
 
 
+FEWEST = 30  # cases
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Measure how volumes vary beside the text, and tell the scheduler.")
     parser.add_argument("--model", type=Path, required=True, help="folder of a pipeline with a mask network")
@@ -27,8 +30,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--split", default="train")
     parser.add_argument("--count", type=int, default=300, help="the first so many cases")
     args = parser.parse_args()
-    if args.count < 30:
-        parser.error(f"--count: got {args.count}, expected 30 or more; a spread of fewer cases is noise.")
+    if args.count < FEWEST:
+        parser.error(f"--count: got {args.count}, expected {FEWEST} or more; a spread of fewer cases is noise.")
     return args
 
 
@@ -54,7 +57,8 @@ def residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> np.ndar
 def volume_spread(away: np.ndarray) -> list[list[float]]:
     """Two standard deviations of each class, (N, 2), from R (cases, N): of the common factor, and of its own."""
     spread = np.zeros((NUM_CLASSES, 2))
-    spread[TUMOR, 1] = np.nanstd(away[:, TUMOR])
+    tumors = away[~np.isnan(away[:, TUMOR]), TUMOR]
+    spread[TUMOR, 1] = tumors.std() if len(tumors) else 0.0
     organs = away[:, 1:TUMOR]
     whole = organs[~np.isnan(organs).any(1)]  # the factor is of cases that have all organs
     deviation = whole.std(0)
@@ -67,8 +71,10 @@ def volume_spread(away: np.ndarray) -> list[list[float]]:
 
 def main() -> None:
     args = parse_args()
-    pipe = GuideGenPipeline.from_pretrained(args.model)
-    spread = volume_spread(residuals(pipe, CaseDataset(args.data_dir, args.split), args.count))
+    pipe, cases = GuideGenPipeline.from_pretrained(args.model), CaseDataset(args.data_dir, args.split)
+    if len(cases) < FEWEST:
+        raise SystemExit(f"--data_dir: {args.data_dir} holds {len(cases)} cases, expected {FEWEST} or more.")
+    spread = volume_spread(residuals(pipe, cases, args.count))
     pipe.mask_scheduler.register_to_config(keep_volumes=True, volume_spread=spread)
     pipe.mask_scheduler.save_pretrained(args.model / "mask_scheduler")
     for c, (common, own) in zip(CLASSES, spread, strict=True):

@@ -48,11 +48,14 @@ def test_the_scheduler_of_the_folder_is_told_and_draws_with_it(script, tiny, tmp
 
 
 def test_another_grid_and_too_few_cases_are_refused(script, tiny, tmp_path, capsys):
-    write_phantoms(tmp_path / "set", 1, (8, 6, 12), 48.0, 0, "train", progress=False)
+    write_phantoms(tmp_path / "set", 30, (8, 6, 12), 48.0, 0, "train", progress=False)
+    write_phantoms(tmp_path / "few", 2, (16, 12, 24), 24.0, 0, "train", progress=False)
     tiny.save_pretrained(tmp_path / "pipeline")
     arguments = ("--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set")
     with pytest.raises(SystemExit, match=r"--data_dir: \(8, 6, 12\) voxels a case, expected \(16, 12, 24\)"):
         call(script, *arguments)
+    with pytest.raises(SystemExit, match="--data_dir: .* holds 2 cases, expected 30 or more"):
+        call(script, *arguments[:3], tmp_path / "few")
     with pytest.raises(SystemExit):
         call(script, *arguments, "--count", 29)
     assert "--count: got 29, expected 30 or more" in capsys.readouterr().err

@@ -578,19 +578,7 @@ def test_the_state_is_uint8_all_the_way():
 
 
 def test_config_survives_a_round_trip(tmp_path):
-    scheduler = CategoricalDDPMScheduler(
-        500,
-        num_classes=7,
-        cosine_offset=0.01,
-        prediction_type="leave_one_out",
-        whole_class=6,
-        keep_volumes=True,
-        volume_spread=[[0.1, 0.2]] * 7,
-        evidence_weight=0.5,
-    )
-    scheduler.save_pretrained(tmp_path)
-    again = CategoricalDDPMScheduler.from_pretrained(tmp_path)
-    assert {k: v for k, v in again.config.items() if k[0] != "_"} == dict(
+    settings = dict(
         num_train_timesteps=500,
         num_classes=7,
         cosine_offset=0.01,
@@ -601,6 +589,10 @@ def test_config_survives_a_round_trip(tmp_path):
         volume_spread=[[0.1, 0.2]] * 7,
         evidence_weight=0.5,
     )
+    scheduler = CategoricalDDPMScheduler(**settings)
+    scheduler.save_pretrained(tmp_path)
+    again = CategoricalDDPMScheduler.from_pretrained(tmp_path)
+    assert {k: v for k, v in again.config.items() if k[0] != "_"} == settings
     assert torch.equal(again.alphas_cumprod, scheduler.alphas_cumprod)
     assert CategoricalDDPMScheduler.from_config(scheduler.config).config.num_classes == 7
 

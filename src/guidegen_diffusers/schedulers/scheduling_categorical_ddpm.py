@@ -368,36 +368,24 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             # "any class" is what all classes share of pi; the rest goes to j and, where c differs, to c
             any_diff, any_same = self.config.num_classes * diff[2], self.config.num_classes * same[2]
             to_j = any_diff + diff[0] - diff[2]
-        whole = self.config.whole_class
         if t == self.timesteps[0]:
             self._layouts = {}
         logits, state = model_output.flatten(2), sample.flatten(1)
         previous, original = torch.empty_like(state), torch.empty_like(state)
         for b in range(len(state)):
-            f = None if whole is None else self._of_class(whole, logits[b], state[b], kernel).view(sample.shape[1:])
-            if b in self._layouts:
-                self._layouts[b].follow(f)
-            elif whole is not None or self.config.keep_volumes:
-                own = generator[b] if isinstance(generator, list) else generator
-                self._layouts[b] = self._decide(self._expected(logits[b], state[b], kernel), f, own)
-            if whole is not None:
-                piece = self._layouts[b].draw_piece(f).flatten()
-            weight = (
-                self._volume_weight(self._layouts[b], logits[b], state[b], kernel)
-                if self.config.keep_volumes
-                else None
-            )
+            own = generator[b] if isinstance(generator, list) else generator
+            piece, weight = self._keep_layout(b, logits[b], state[b], kernel, sample.shape[1:], own)
             for block in _blocks(state.shape[1], device):
                 j = state[b, block]
                 x = _logits_block(logits[b], block, j.long(), kernel)
                 if weight is not None:
                     x = x + weight
-                if whole is not None:
+                if piece is not None:
                     x = x.clone()
-                    x[whole] = -math.inf
+                    x[self.config.whole_class] = -math.inf
                 c = x.argmax(0).to(torch.uint8) if s == 0 else _draw_class((x - x.amax(0)).exp_(), u[b, block])
-                if whole is not None:
-                    c.masked_fill_(piece[block], whole)
+                if piece is not None:
+                    c.masked_fill_(piece[block], self.config.whole_class)
                 original[b, block] = c
                 if s == 0:
                     continue
@@ -410,27 +398,41 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             return previous, original
         return CategoricalDDPMSchedulerOutput(prev_sample=previous, pred_original_sample=original)
 
+    def _keep_layout(self, item, logits, state, kernel, shape, generator) -> tuple[torch.Tensor | None, ...]:
+        """Where x_0 is the whole class, (V,) boolean, and what to add to the logits, (N, 1), for the volumes that are
+        kept; each None where the settings do not ask for it. The first step decides on the layout."""
+        whole, keep = self.config.whole_class, self.config.keep_volumes
+        if whole is None and not keep:
+            return None, None
+        f = None if whole is None else self._of_class(whole, logits, state, kernel).view(shape)
+        if item in self._layouts:
+            self._layouts[item].follow(f)
+        else:
+            self._layouts[item] = self._decide(self._expected(logits, state, kernel), f, generator)
+        layout = self._layouts[item]
+        piece = None if f is None else layout.draw_piece(f).flatten()
+        return piece, self._volume_weight(layout.volumes, logits, state, kernel) if keep else None
+
     def _decide(self, volumes: torch.Tensor, f: torch.Tensor | None, generator) -> Layout:
         """The layout of an item, of which f expects `volumes` (N,)."""
         if self.config.volume_spread is not None:
             spread = torch.tensor(self.config.volume_spread, device=volumes.device)
-            volumes = spread_volumes(
-                volumes, spread, _draw((1 + len(volumes),), generator, volumes.device, torch.randn)
-            )
+            normal = _draw((1 + len(volumes),), generator, volumes.device, torch.randn)
+            volumes = spread_volumes(volumes, spread, normal)
         if f is None:
             return Layout(volumes)
         return Layout.decide(volumes, f, self.config.whole_class, _draw((1,), generator, "cpu", torch.rand).double())
 
-    def _volume_weight(self, layout: Layout, logits, state, kernel) -> torch.Tensor:
-        """What to add to the logits, (N, 1), for the volumes that are kept.
+    def _volume_weight(self, volumes: torch.Tensor, logits, state, kernel) -> torch.Tensor:
+        """What to add to the logits, (N, 1), for f to expect `volumes` (N,).
 
         Each class is weighed by the volume that it should have over the one that it has, over and over; a whole class,
         whose volume is kept as it is, is left alone.
         """
         weight = torch.zeros((len(logits), 1), device=logits.device)
         for _ in range(_ROUNDS):
-            volumes = self._expected(logits, state, kernel, weight)
-            more = (layout.volumes.clamp(min=1e-3) / volumes.clamp(min=1e-3)).log()
+            expected = self._expected(logits, state, kernel, weight)
+            more = (volumes.clamp(min=1e-3) / expected.clamp(min=1e-3)).log()
             if self.config.whole_class is not None:
                 more[self.config.whole_class] = 0
             weight = weight + more[:, None]
