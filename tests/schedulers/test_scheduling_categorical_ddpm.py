@@ -381,6 +381,20 @@ def test_volumes_are_kept_where_f_comes_to_expect_others():
         assert (drawn == near) is keep
 
 
+def test_a_thin_class_keeps_its_volume_through_the_argmax():
+    """A sheet of which f is never sure: what f expects is right, the likeliest voxels are too few."""
+    away = (torch.arange(32) - 15.7).abs()
+    odds = (1.5 - away).view(1, 1, 32, 1, 1) + 0.5 * torch.randn((1, 1, 32, 24, 24), generator=seeded(0))
+    logits = torch.cat([torch.zeros_like(odds), odds - 1.5], 1)
+    expected, found = logits.softmax(1)[:, 1].sum().item(), []
+    for keep in (False, True):
+        scheduler = CategoricalDDPMScheduler(num_classes=2, keep_volumes=keep)
+        scheduler.set_timesteps(timesteps=[500])
+        found.append((scheduler.step(logits, 500, torch.zeros(1, 32, 24, 24).byte()).prev_sample == 1).sum().item())
+    assert found[0] < 0.8 * expected
+    assert found[1] == pytest.approx(expected, rel=0.05)
+
+
 def test_a_whole_class_keeps_its_volume_for_itself():
     logits = rare_somewhere(high=-4.5)
     fewer = logits.clone()

@@ -32,6 +32,7 @@ __all__ = ["CategoricalDDPMScheduler", "CategoricalDDPMSchedulerOutput"]
 
 Generators = torch.Generator | list[torch.Generator] | None
 _ROUNDS = 5  # of weighing classes until their volumes are those that are kept
+_FEWEST = 1.0  # voxels that count; of fewer, a ratio says nothing
 
 
 @dataclass
@@ -72,6 +73,11 @@ class _ReverseKernel:
             move=(1.0 - alpha) / num_classes,
             loo_shift=math.log1p(num_classes * abar_t / (1.0 - abar_t)) if leave_one_out else 0.0,
         )
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the step goes to s = 0."""
+        return self.a == 1.0
 
     def mixture(self, f: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
         """w S + a f_k / Z_k for a block: f (N, V), j (V,) -> (N, V)."""
@@ -424,26 +430,33 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         return Layout.decide(volumes, f, self.config.whole_class, _draw((1,), generator, "cpu", torch.rand).double())
 
     def _volume_weight(self, volumes: torch.Tensor, logits, state, kernel) -> torch.Tensor:
-        """What to add to the logits, (N, 1), for f to expect `volumes` (N,).
+        """What to add to the logits, (N, 1), for a step to give `volumes` (N,): what f expects, and at the last step,
+        which takes the likeliest class of each voxel, how many of these there are.
 
-        Each class is weighed by the volume that it should have over the one that it has, over and over; a whole class,
-        whose volume is kept as it is, is left alone.
+        Each class is weighed by the volume that it should have over the one that it has, over and over. The number of
+        the likeliest is slow to follow, and in jumps: there weights move twice as far, by at most e, and half as far
+        again once they went too far. A whole class, whose volume is kept as it is, is left alone.
         """
         weight = torch.zeros((len(logits), 1), device=logits.device)
+        pace, before = torch.full_like(volumes, 2.0), torch.zeros_like(volumes)
         for _ in range(_ROUNDS):
-            expected = self._expected(logits, state, kernel, weight)
-            more = (volumes.clamp(min=1e-3) / expected.clamp(min=1e-3)).log()
+            there = self._expected(logits, state, kernel, weight, likeliest=kernel.is_last)
+            more = (volumes.clamp(min=_FEWEST) / there.clamp(min=_FEWEST)).log()
             if self.config.whole_class is not None:
                 more[self.config.whole_class] = 0
+            if kernel.is_last:
+                pace = torch.where(more * before < 0, pace / 2, pace)
+                before, more = more, (pace * more).clamp(-1, 1)
             weight = weight + more[:, None]
         return weight
 
     @staticmethod
-    def _expected(logits, state, kernel, weight: torch.Tensor | float = 0.0) -> torch.Tensor:
-        """Voxels of each class that f expects, (N,)."""
+    def _expected(logits, state, kernel, weight: torch.Tensor | float = 0.0, likeliest: bool = False) -> torch.Tensor:
+        """Voxels of each class that f expects, (N,), or those of which it is the likeliest."""
         volumes = torch.zeros(len(logits), device=logits.device)
         for block in _blocks(len(state), state.device):
-            volumes += (_logits_block(logits, block, state[block].long(), kernel) + weight).softmax(0).sum(1)
+            x = _logits_block(logits, block, state[block].long(), kernel) + weight
+            volumes += x.argmax(0).bincount(minlength=len(x)) if likeliest else x.softmax(0).sum(1)
         return volumes
 
     @staticmethod
