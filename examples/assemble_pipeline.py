@@ -119,6 +119,7 @@ def main() -> None:
         semantic_encoder=image.semantic_encoder,
         unet=image.unet,
         scheduler=image.scheduler,
+        latent_spread=image.latent_spread,
         sample_size=mask.sample_size,
         spacing=mask.config.spacing,
         max_sequence_length=mask.config.max_sequence_length,

@@ -13,6 +13,7 @@ from .models import (
     CategoricalUNet3DConditionModel,
     Classifier3D,
     ContrastRescaler,
+    LatentSpread,
     LatentUNet3DConditionModel,
     Segmenter3D,
     SemanticEncoder3D,
@@ -39,6 +40,7 @@ __all__ = [
     "Grid",
     "GuideGenPipeline",
     "GuideGenPipelineOutput",
+    "LatentSpread",
     "LatentUNet3DConditionModel",
     "Segmenter3D",
     "SemanticEncoder3D",
@@ -61,6 +63,7 @@ register(
     components=[
         CategoricalDDPMScheduler,
         CategoricalUNet3DConditionModel,
+        LatentSpread,
         LatentUNet3DConditionModel,
         SemanticEncoder3D,
         VQModel3D,

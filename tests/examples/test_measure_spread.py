@@ -1,4 +1,4 @@
-"""measure_spread.py finds the common and the own part of how volumes vary, and tells the scheduler of a pipeline."""
+"""measure_spread.py finds how volumes and latents vary beside what is said, and tells a pipeline."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from guidegen_diffusers import GuideGenPipeline
+from guidegen_diffusers import GuideGenPipeline, LatentSpread
 from guidegen_diffusers.data.phantom_set import write_phantoms
 from guidegen_diffusers.labels import NUM_CLASSES, TUMOR
 
@@ -35,7 +35,7 @@ def test_the_scheduler_of_the_folder_is_told_and_draws_with_it(script, tiny, tmp
     write_phantoms(tmp_path / "set", 30, (16, 12, 24), 24.0, 0, "train", progress=False)
     tiny.save_pretrained(tmp_path / "pipeline")
     weights = (tmp_path / "pipeline" / "mask_unet" / "diffusion_pytorch_model.safetensors").read_bytes()
-    call(script, "--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set", "--count", 30)
+    call(script, "--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set", "--of", "volumes")
     config = json.loads((tmp_path / "pipeline" / "mask_scheduler" / "scheduler_config.json").read_text())
     assert config["keep_volumes"]
     assert np.array(config["volume_spread"])[TUMOR, 1] > 0.1
@@ -45,6 +45,48 @@ def test_the_scheduler_of_the_folder_is_told_and_draws_with_it(script, tiny, tmp
     pipe.set_progress_bar_config(disable=True)
     made = pipe("A male.", output="mask", mask_num_inference_steps=2, generator=torch.Generator().manual_seed(0))
     assert made.labels.any()
+
+
+def test_principal_components_give_back_how_classes_vary_and_go_together(script):
+    draw = np.random.default_rng(0)
+    true = np.zeros((2, NUM_CLASSES, 3))
+    true[0, 3], true[0, 5], true[1, 9] = [0.5, 0.1, 0], [-0.3, 0, 0.2], [0, 0.2, 0]
+    away = np.einsum("ik,knc->inc", draw.normal(size=(4000, 2)), true) + 0.7  # what all have is no spread
+    away[:, TUMOR] = np.nan
+    found = script.principal(away, 2).numpy()
+    assert found.shape == (2, NUM_CLASSES, 3)
+    signs = np.sign((found * true).sum((1, 2)))
+    assert found * signs[:, None, None] == pytest.approx(true, abs=0.03)
+
+
+def test_a_class_mean_is_over_its_cells_and_absent_classes_have_none(script):
+    labels = torch.zeros(4, 4, 8, dtype=torch.uint8)
+    labels[..., 4:] = 7
+    latents = torch.arange(4.0).view(1, 1, 1, 4).expand(2, 2, 2, 4)
+    means = script.class_means(latents, labels)
+    assert means.shape == (NUM_CLASSES, 2)
+    assert means[0].tolist() == [0.5, 0.5]
+    assert means[7].tolist() == [2.5, 2.5]
+    assert np.isnan(np.delete(means, [0, 7], axis=0)).all()
+
+
+def test_what_the_unet_leaves_of_the_latents_is_found_and_the_pipeline_draws_it(script, tiny, tmp_path):
+    write_phantoms(tmp_path / "set", 30, (16, 12, 24), 24.0, 0, "train", progress=False)
+    tiny.save_pretrained(tmp_path / "pipeline")
+    before = {f: f.read_bytes() for f in (tmp_path / "pipeline").rglob("*.safetensors")}
+    call(
+        script, "--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set", "--of", "latents", "--components", 4
+    )
+    pipe = GuideGenPipeline.from_pretrained(tmp_path / "pipeline")
+    assert isinstance(pipe.latent_spread, LatentSpread)
+    assert pipe.latent_spread.components.shape == (4, NUM_CLASSES, tiny.vae.config.latent_channels)
+    assert pipe.latent_spread.components.abs().sum((1, 2)).min() > 0
+    assert all(f.read_bytes() == content for f, content in before.items())
+    pipe.set_progress_bar_config(disable=True)
+    made = pipe(
+        "A male.", num_inference_steps=2, mask_num_inference_steps=2, generator=torch.Generator().manual_seed(0)
+    )
+    assert made.ct.std() > 0
 
 
 def test_another_grid_and_too_few_cases_are_refused(script, tiny, tmp_path, capsys):

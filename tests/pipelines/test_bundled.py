@@ -27,7 +27,7 @@ ORGANS = [c.name for c in CLASSES[1:TUMOR]]
 @pytest.fixture(scope="module")
 def drawn():
     """A prompt of each site, the pair drawn from it, and the phantom of the same prompt and seed."""
-    pipe = GuideGenPipeline.from_pretrained(bundled_checkpoint("torso-6mm"), dtype=torch.bfloat16)
+    pipe = GuideGenPipeline.from_pretrained(bundled_checkpoint("torso-6mm"))
     pipe.set_progress_bar_config(disable=True)
     phantom, found = TorsoPhantom(pipe.sample_size, pipe.config.spacing), []
     for i, site in enumerate(SITES):

@@ -9,8 +9,9 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, EulerDiscreteScheduler
 from diffusers.callbacks import PipelineCallback
 
-from guidegen_diffusers import Case, ClinicalPrompt, Grid, GuideGenPipeline, TorsoPhantom, load_config
+from guidegen_diffusers import Case, ClinicalPrompt, Grid, GuideGenPipeline, LatentSpread, TorsoPhantom, load_config
 from guidegen_diffusers.labels import TUMOR, split_tumor
+from guidegen_diffusers.pipelines.pipeline_guidegen import _move_original
 
 
 # canonical and complete, so that nothing is left to draw
@@ -19,6 +20,15 @@ SENTENCE = (
     "lung cancer in the left upper lobe, with a TNM staging of T3N1M0."
 )
 FEW = dict(num_inference_steps=3, mask_num_inference_steps=4)
+
+
+@pytest.fixture
+def drawing(tiny) -> GuideGenPipeline:
+    """One whose first CT step draws: every component there is."""
+    spread = LatentSpread(num_components=3, latent_channels=tiny.vae.config.latent_channels)
+    torch.nn.init.normal_(spread.components, generator=seeded(7))
+    tiny.register_modules(latent_spread=spread)
+    return tiny
 
 
 def seeded(*seeds):
@@ -159,6 +169,51 @@ def test_a_batch_item_is_the_same_alone_under_its_own_generator(tiny):
     for i, prompt in enumerate(prompts):
         alone = tiny(prompt, generator=seeded(i + 1), **FEW)
         assert almost_same((alone.labels[0], alone.ct[0]), (together.labels[i], together.ct[i]))
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+@pytest.mark.parametrize("t", [999, 700])
+def test_a_move_is_of_x_0_whatever_the_network_predicts(kind, t):
+    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
+    scheduler.set_timesteps(10)
+    output, sample, move = (torch.randn((1, 2, 4, 4, 4), dtype=torch.float64, generator=seeded(i)) for i in range(3))
+    moved = _move_original(output, move, scheduler, torch.tensor(t))
+    before, after = (scheduler.step(x, t, sample).pred_original_sample for x in (output, moved))
+    assert torch.allclose(after - before, move, rtol=1e-4, atol=1e-4)
+
+
+def test_the_first_ct_step_moves_x_0_by_a_draw_and_no_other_does(drawing, monkeypatch):
+    said, taken, moves = [], [], []
+    unet, step, spread = drawing.unet.forward, drawing.scheduler.step, drawing.latent_spread.forward
+    monkeypatch.setattr(drawing.unet, "forward", lambda *a, **k: said.append(unet(*a, **k)[0]) or (said[-1],))
+    monkeypatch.setattr(drawing.scheduler, "step", lambda x, *a, **k: taken.append(x) or step(x, *a, **k))
+    monkeypatch.setattr(drawing.latent_spread, "forward", lambda *a: moves.append(spread(*a)) or moves[-1])
+    settings = dict(num_inference_steps=3, mask_num_inference_steps=2, guidance_scale=1.0)
+    drawing(SENTENCE, generator=seeded(0), **settings)
+    assert len(moves) == 1
+    assert moves[0].std() > 0.1
+    assert torch.allclose(
+        taken[0], _move_original(said[0], moves[0], drawing.scheduler, drawing.scheduler.timesteps[0])
+    )
+    assert not torch.equal(taken[0], said[0])
+    assert all(torch.equal(a, b) for a, b in zip(taken[1:], said[1:], strict=True))
+
+
+def test_a_spread_of_nothing_changes_nothing(drawing):
+    drawing.latent_spread.components.zero_()
+    made = drawing(SENTENCE, generator=seeded(0), **FEW)
+    drawing.register_modules(latent_spread=None)
+    assert_same(drawing(SENTENCE, generator=seeded(0), **FEW), made)
+
+
+def test_what_the_first_ct_step_draws_is_saved_and_goes_with_the_volumes_generator(drawing, tmp_path):
+    drawing.save_pretrained(tmp_path)
+    again = GuideGenPipeline.from_pretrained(tmp_path)
+    again.set_progress_bar_config(disable=True)
+    both = drawing([SENTENCE] * 2, generator=list(seeded(3, 4)), **FEW)
+    alone = again(SENTENCE, generator=seeded(4), **FEW)
+    assert almost_same((both.labels[1], both.ct[1]), (alone.labels[0], alone.ct[0]))
+    assert not np.array_equal(both.ct[0], both.ct[1])
 
 
 def test_volumes_of_one_prompt_are_the_prompt_repeated(tiny):
@@ -532,6 +587,7 @@ def test_components_that_are_none_stay_none_on_disk(tiny, tmp_path):
         "text_encoder",
         "mask_unet",
         "mask_scheduler",
+        "latent_spread",
     ]
 
 
@@ -665,29 +721,29 @@ def _group_offload_hooks(network):
     return [r.get_hook("group_offloading") for r in registries if r.get_hook("group_offloading") is not None]
 
 
-def test_sequential_offload_brings_every_weight_in_before_it_is_used(tiny):
+def test_sequential_offload_brings_every_weight_in_before_it_is_used(drawing):
     """Accelerate keeps the weights on `meta` until their module runs."""
     from accelerate import cpu_offload
 
-    expected = tiny(SENTENCE, generator=seeded(0), **FEW)
-    for name in tiny.model_cpu_offload_seq.split("->"):
-        cpu_offload(getattr(tiny, name), torch.device("cpu"), offload_buffers=True)
-    assert_same(tiny(SENTENCE, generator=seeded(0), **FEW), expected)
+    expected = drawing(SENTENCE, generator=seeded(0), **FEW)
+    for name in drawing.model_cpu_offload_seq.split("->"):
+        cpu_offload(getattr(drawing, name), torch.device("cpu"), offload_buffers=True)
+    assert_same(drawing(SENTENCE, generator=seeded(0), **FEW), expected)
 
 
-def test_every_network_is_in_the_offload_sequence(tiny):
-    networks = {name for name, part in tiny.components.items() if isinstance(part, torch.nn.Module)}
-    assert set(tiny.model_cpu_offload_seq.split("->")) == networks
+def test_every_network_is_in_the_offload_sequence(drawing):
+    networks = {name for name, part in drawing.components.items() if isinstance(part, torch.nn.Module)}
+    assert set(drawing.model_cpu_offload_seq.split("->")) == networks
 
 
-def test_cpu_offload_hooks_wrap_every_way_into_a_network(tiny):
+def test_cpu_offload_hooks_wrap_every_way_into_a_network(drawing):
     """Accelerate's hooks are what `enable_model_cpu_offload` sets; without a GPU they run from the CPU to the CPU."""
     from accelerate import cpu_offload_with_hook
 
-    expected = tiny(SENTENCE, generator=seeded(0), **FEW)
+    expected = drawing(SENTENCE, generator=seeded(0), **FEW)
     entered, hook = [], None
-    for name in tiny.model_cpu_offload_seq.split("->"):
-        network = getattr(tiny, name)
+    for name in drawing.model_cpu_offload_seq.split("->"):
+        network = getattr(drawing, name)
         _, hook = cpu_offload_with_hook(network, torch.device("cpu"), prev_module_hook=hook)
         before = network._hf_hook.pre_forward
 
@@ -696,8 +752,8 @@ def test_cpu_offload_hooks_wrap_every_way_into_a_network(tiny):
             return before(*args, **kwargs)
 
         network._hf_hook.pre_forward = pre_forward
-    assert_same(tiny(SENTENCE, generator=seeded(0), **FEW), expected)
-    assert set(entered) == set(tiny.model_cpu_offload_seq.split("->"))
+    assert_same(drawing(SENTENCE, generator=seeded(0), **FEW), expected)
+    assert set(entered) == set(drawing.model_cpu_offload_seq.split("->"))
 
 
 def test_compiled_networks_give_the_same(tiny):

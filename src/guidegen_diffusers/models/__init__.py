@@ -1,5 +1,6 @@
 from .classifier_3d import ATTRIBUTES, Classifier3D, Classifier3DOutput
 from .contrast_rescaler import ContrastRescaler
+from .latent_spread import LatentSpread
 from .segmenter_3d import Segmenter3D, Segmenter3DOutput
 from .semantic_encoder import SemanticEncoder3D
 from .unet_3d_condition import (
@@ -18,6 +19,7 @@ __all__ = [
     "Classifier3D",
     "Classifier3DOutput",
     "ContrastRescaler",
+    "LatentSpread",
     "LatentUNet3DConditionModel",
     "Segmenter3D",
     "Segmenter3DOutput",

@@ -33,7 +33,13 @@ from ..case import Case, read_label_map
 from ..configs import check_config, load_config
 from ..grid import Grid
 from ..labels import CLASSES, NUM_ORGAN_CLASSES, TUMOR, split_tumor
-from ..models import CategoricalUNet3DConditionModel, LatentUNet3DConditionModel, SemanticEncoder3D, VQModel3D
+from ..models import (
+    CategoricalUNet3DConditionModel,
+    LatentSpread,
+    LatentUNet3DConditionModel,
+    SemanticEncoder3D,
+    VQModel3D,
+)
 from ..prompts import ClinicalPrompt
 from ..schedulers import CategoricalDDPMScheduler
 from ..text_encoder import small_text_encoder
@@ -52,7 +58,7 @@ SAMPLING = {  # where neither a call nor the pipeline's config says otherwise
     "guidance_scale": 2.5,
     "mask_guidance_scale": 2.0,
 }
-COMPONENTS = ("tokenizer", "text_encoder", *MASK_STAGE, *CT_STAGE)
+COMPONENTS = ("tokenizer", "text_encoder", *MASK_STAGE, *CT_STAGE, "latent_spread")
 Generators = torch.Generator | list[torch.Generator] | None
 
 
@@ -86,6 +92,7 @@ class GuideGenPipeline(StrictPipeline):
         mask_unet ([`CategoricalUNet3DConditionModel`]), mask_scheduler ([`CategoricalDDPMScheduler`]): Stage I.
         vae ([`VQModel3D`]): Stage II.
         semantic_encoder ([`SemanticEncoder3D`]), unet ([`LatentUNet3DConditionModel`]), scheduler: Stage III.
+        latent_spread ([`LatentSpread`], *optional*): what the first step of Stage III draws; without it, nothing.
         sample_size (`tuple[int, int, int]`, *optional*): the grid X, Y, Z; the mask network's unless given.
         spacing (`float`, defaults to 3.0): edge of a voxel in mm.
         max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
@@ -93,7 +100,7 @@ class GuideGenPipeline(StrictPipeline):
             arguments; a call that gives none takes these.
     """
 
-    model_cpu_offload_seq = "text_encoder->mask_unet->semantic_encoder->unet->vae"
+    model_cpu_offload_seq = "text_encoder->mask_unet->semantic_encoder->latent_spread->unet->vae"
     _optional_components = list(COMPONENTS)
     _callback_tensor_inputs = ["latents", "semantic_latents", "prompt_embeds", "prompt_attention_mask"]
     _mask_callback_tensor_inputs = ["labels", "prompt_embeds", "prompt_attention_mask"]
@@ -108,6 +115,7 @@ class GuideGenPipeline(StrictPipeline):
         semantic_encoder: SemanticEncoder3D | None = None,
         unet: LatentUNet3DConditionModel | None = None,
         scheduler: SchedulerMixin | None = None,
+        latent_spread: LatentSpread | None = None,
         sample_size: list[int] | tuple[int, int, int] | None = None,
         spacing: float = 3.0,
         max_sequence_length: int = 128,
@@ -125,6 +133,7 @@ class GuideGenPipeline(StrictPipeline):
             semantic_encoder=semantic_encoder,
             unet=unet,
             scheduler=scheduler,
+            latent_spread=latent_spread,
         )
         for network in (mask_unet, vae, semantic_encoder, unet):
             if network is not None:  # the layout that bf16 convolutions on a CPU are fastest in
@@ -303,6 +312,16 @@ class GuideGenPipeline(StrictPipeline):
         elif tuple(latents.shape) != tuple(shape):
             raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected {tuple(shape)}.")
         return latents.to(device, dtype) * self.scheduler.init_noise_sigma
+
+    def draw_move(
+        self, organs: torch.Tensor, tumor: torch.Tensor, size: Sequence[int], generator: Generators
+    ) -> torch.Tensor | None:
+        """What the first step of Stage III moves x_0 by, (B, C, x, y, z); None without a `latent_spread`."""
+        if self.latent_spread is None:
+            return None
+        shape = (len(organs), self.latent_spread.config.num_components)
+        normal = randn_tensor(shape, generator=generator, device=organs.device, dtype=torch.float32)
+        return self.latent_spread(torch.where(tumor.bool(), TUMOR, organs), normal, size)
 
     def prepare_mask(self, mask) -> tuple[torch.Tensor, torch.Tensor, Grid, bool]:
         """A user's label map as organ and tumour map on the model's grid, that grid, and whether it is synthetic."""
@@ -594,6 +613,7 @@ class GuideGenPipeline(StrictPipeline):
         semantic_latents = self.semantic_encoder(organs, tumor, return_dict=False)[0].float()
         shape = (len(organs), self.vae.config.latent_channels, *semantic_latents.shape[2:])
         latents = self.prepare_latents(shape, generator, device, torch.float32, latents)
+        move = self.draw_move(organs, tumor, shape[2:], generator)
         self.scheduler.set_timesteps(steps, device=device)
         timesteps = self.scheduler.timesteps
         self._num_timesteps = len(timesteps)
@@ -610,6 +630,8 @@ class GuideGenPipeline(StrictPipeline):
                 noise = self.unet(state.to(dtype), t, text.to(dtype), attention, return_dict=False)[0].float()
                 if guided:
                     noise = torch.lerp(*noise.chunk(2), self.guidance_scale)
+                if move is not None and i == 0:
+                    noise = _move_original(noise, move, self.scheduler, t)
                 latents = self.scheduler.step(noise, t, latents, **extra, return_dict=False)[0]
                 if callback is not None:
                     tensors = {}
@@ -678,6 +700,15 @@ def _refuse_non_finite(network: str, values: torch.Tensor) -> None:
         raise ValueError(
             f"{network} gave NaN or infinite values in {values.dtype}; use bfloat16 or float32, or check its weights."
         )
+
+
+def _move_original(output: torch.Tensor, move: torch.Tensor, scheduler: SchedulerMixin, t) -> torch.Tensor:
+    """What the network would have said of an x_0 that lies `move` further."""
+    kind, abar = scheduler.config.prediction_type, scheduler.alphas_cumprod[int(t)].to(output)
+    if kind == "sample":
+        return output + move
+    per_move = {"epsilon": (abar / (1 - abar)).sqrt(), "v_prediction": (1 - abar).rsqrt()}[kind]
+    return output - per_move * move
 
 
 def _last(count: int, *tensors: torch.Tensor | None) -> list[torch.Tensor | None]:

@@ -210,8 +210,8 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
             by voxel, a long step scatters them over all places that are likely, and the next step takes the crumbs
             for noise; drawn anew in each step, a small piece is lost before x_t shows it.
         keep_volumes (`bool`, defaults to `False`): weigh the classes in each step so that f expects as many voxels of
-            each as it did at the first. That number should not drift, but in long steps it does: drawn voxel by
-            voxel, a thin organ looks to the next step like less of it.
+            each as it did at the first, and at the last so that they are the likeliest there. The number should not
+            drift, but in long steps it does: drawn voxel by voxel, a thin organ looks to the next step like less.
         volume_spread (`list[list[float]]`, *optional*): how much volumes vary beside what the condition says, which
             `keep_volumes` alone would rule out: for each class two standard deviations of its log-volume, one that all
             classes have in common, as with the size of a body, and its own. Classes of spread 0 take what is left.
