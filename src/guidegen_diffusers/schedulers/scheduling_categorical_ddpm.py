@@ -17,7 +17,7 @@ made, and everything of size N is made for a block of voxels at a time, forward 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,6 +26,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 
 from .layout import Layout, spread_volumes
+from .posterior_kl import PosteriorKL
+from .reverse_kernel import ReverseKernel, logits_block, voxel_blocks
 
 
 __all__ = ["CategoricalDDPMScheduler", "CategoricalDDPMSchedulerOutput"]
@@ -48,71 +50,6 @@ class CategoricalDDPMSchedulerOutput(BaseOutput):
     pred_original_sample: torch.Tensor
 
 
-@dataclass(frozen=True)
-class _ReverseKernel:
-    """The scalars of one reverse step s < t, in float64 on the host: 1 - alpha a loses all its digits in float32."""
-
-    a: float
-    w: float
-    z_same: float
-    z_diff: float
-    stay: float  # L_j
-    move: float  # L_k, k != j
-    loo_shift: float  # added to the logit of x_t where the network leaves x_t's own evidence out
-
-    @classmethod
-    def between(cls, abar_s: float, abar_t: float, num_classes: int, leave_one_out: bool) -> _ReverseKernel:
-        alpha = abar_t / abar_s
-        z_diff = (1.0 - abar_t) / num_classes
-        return cls(
-            a=abar_s,
-            w=(1.0 - abar_s) / num_classes,
-            z_same=abar_t + z_diff,
-            z_diff=z_diff,
-            stay=alpha + (1.0 - alpha) / num_classes,
-            move=(1.0 - alpha) / num_classes,
-            loo_shift=math.log1p(num_classes * abar_t / (1.0 - abar_t)) if leave_one_out else 0.0,
-        )
-
-    @property
-    def is_last(self) -> bool:
-        """Whether the step goes to s = 0."""
-        return self.a == 1.0
-
-    def mixture(self, f: torch.Tensor, j: torch.Tensor) -> torch.Tensor:
-        """w S + a f_k / Z_k for a block: f (N, V), j (V,) -> (N, V)."""
-        f_j = f.gather(0, j[None])  # (1, V)
-        floor = self.w * (f_j / self.z_same + (1.0 - f_j) / self.z_diff)
-        q = torch.add(floor, f, alpha=self.a / self.z_diff)
-        return q.scatter_(0, j[None], floor + f_j * (self.a / self.z_same))
-
-    def true_posterior(self, num_classes: int) -> tuple[tuple[float, float, float, float], ...]:
-        """(pi_j, pi_c, pi of any other class, sum_k pi_k log(pi_k / L_k)) where x_0 != x_t, and where they agree."""
-        move, stay, w, a = self.move, self.stay, self.w, self.a
-        rest, pi_j, pi_c = move * w / self.z_diff, stay * w / self.z_diff, move * (w + a) / self.z_diff
-        log_w, log_c = math.log(w / self.z_diff), math.log((w + a) / self.z_diff)
-        diff = (pi_j, pi_c, rest, ((num_classes - 2) * rest + pi_j) * log_w + pi_c * log_c)
-        rest, pi_j = move * w / self.z_same, stay * (w + a) / self.z_same
-        log_w, log_c = math.log(w / self.z_same), math.log((w + a) / self.z_same)
-        same = (pi_j, pi_j, rest, (num_classes - 1) * rest * log_w + pi_j * log_c)
-        return diff, same
-
-
-def _blocks(voxels: int, device: torch.device) -> Iterator[slice]:
-    """Slices of voxels small enough for a cache (CPU) or to hide the launches (GPU)."""
-    size = 2**14 if device.type == "cpu" else 2**18
-    return (slice(start, start + size) for start in range(0, voxels, size))
-
-
-def _logits_block(logits: torch.Tensor, block: slice, j: torch.Tensor, kernel: _ReverseKernel) -> torch.Tensor:
-    """Logits of f for a block of voxels, (N, V) in at least float32."""
-    x = logits[:, block]
-    x = x if x.dtype == torch.float64 else x.float()
-    if kernel.loo_shift:
-        x = x.scatter_add(0, j[None], x.new_full((1, j.numel()), kernel.loo_shift))
-    return x
-
-
 def _draw_class(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     """A class for each voxel with probability in proportion to `weights` (N, V), from uniform `u` (V,) in [0, 1).
 
@@ -124,70 +61,6 @@ def _draw_class(weights: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     for cumulative in weights[:-1]:
         drawn += cumulative <= threshold
     return drawn
-
-
-class _PosteriorKL(torch.autograd.Function):
-    """KL(pi || p_theta) a voxel and, where one is asked for, its gradient to the logits, in one pass over the blocks.
-
-    The gradient is what stays between the passes; q = w S + a f_k / Z_k and h = pi / q go with their block, and as
-    sum_k h_k q_k = 1,
-
-        dKL/dlogit_k = f_k (1 - (a h_k + w sum_i h_i) / Z_k)
-
-    `kernels` holds one kernel an item; where `clean` holds, it is -log f_c, the KL of the step to s = 0, with the
-    weight of class c where there are `weights` (N,), and their logarithms added to the logits.
-    """
-
-    @staticmethod
-    def forward(ctx, logits, original, noisy, kernels, clean, weights=None):
-        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        out = torch.empty(original.shape, dtype=dtype, device=logits.device)
-        grad = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        for b, kernel in enumerate(kernels):
-            for block in _blocks(original[b].numel(), logits.device):
-                c, j = original[b, block].long(), noisy[b, block].long()
-                x = _logits_block(logits[b], block, j, kernel)
-                if clean[b]:
-                    log_f = (x if weights is None else x + weights.log()[:, None]).log_softmax(0)
-                    weight = 1.0 if weights is None else weights[c]
-                    out[b, block] = -log_f.gather(0, c[None])[0] * weight
-                    if grad is not None:
-                        g = log_f.exp_().scatter_add_(0, c[None], -torch.ones_like(log_f[:1]))
-                        grad[b, :, block] = g.mul_(weight)
-                    continue
-                f = x.softmax(0)
-                q = kernel.mixture(f, j)
-                q_j, q_c, same = q.gather(0, j[None])[0], q.gather(0, c[None])[0], c == j
-                pi_j, pi_c, rest, entropy = _by_case(kernel, same, logits.shape[1], dtype)
-                cross = rest * q.log().sum(0) + (pi_j - rest) * q_j.log()
-                cross += torch.where(same, 0.0, pi_c - rest) * q_c.log()
-                out[b, block] = entropy - cross
-                if grad is None:
-                    continue
-                h_j, h_c = pi_j / q_j, pi_c / q_c
-                h = q.reciprocal_().mul_(rest).scatter_(0, c[None], h_c[None]).scatter_(0, j[None], h_j[None])
-                floor = kernel.w * h.sum(0)
-                g_j = 1 - (kernel.a * h_j + floor) / kernel.z_same
-                g = h.mul_(-kernel.a / kernel.z_diff).add_(1 - floor / kernel.z_diff).scatter_(0, j[None], g_j[None])
-                torch.mul(g, f, out=grad[b, :, block])
-        if grad is not None:
-            ctx.save_for_backward(grad)
-        return out
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_output):
-        (grad,) = ctx.saved_tensors
-        for item, scale in zip(grad, grad_output, strict=True):
-            for block in _blocks(len(scale), grad.device):
-                item[:, block] *= scale[block]
-        return grad, None, None, None, None, None  # written in place: a second backward pass raises
-
-
-def _by_case(kernel: _ReverseKernel, same: torch.Tensor, num_classes: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    diff, equal = kernel.true_posterior(num_classes)
-    table = torch.tensor([diff, equal], dtype=dtype, device=same.device)  # (2, 4)
-    return list(table[same.long()].unbind(-1))
 
 
 class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
@@ -381,9 +254,9 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         for b in range(len(state)):
             own = generator[b] if isinstance(generator, list) else generator
             piece, weight = self._keep_layout(b, logits[b], state[b], kernel, sample.shape[1:], own)
-            for block in _blocks(state.shape[1], device):
+            for block in voxel_blocks(state.shape[1], device):
                 j = state[b, block]
-                x = _logits_block(logits[b], block, j.long(), kernel)
+                x = logits_block(logits[b], block, j.long(), kernel)
                 if weight is not None:
                     x = x + weight
                 if piece is not None:
@@ -454,8 +327,8 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
     def _expected(logits, state, kernel, weight: torch.Tensor | float = 0.0, likeliest: bool = False) -> torch.Tensor:
         """Voxels of each class that f expects, (N,), or those of which it is the likeliest."""
         volumes = torch.zeros(len(logits), device=logits.device)
-        for block in _blocks(len(state), state.device):
-            x = _logits_block(logits, block, state[block].long(), kernel) + weight
+        for block in voxel_blocks(len(state), state.device):
+            x = logits_block(logits, block, state[block].long(), kernel) + weight
             volumes += x.argmax(0).bincount(minlength=len(x)) if likeliest else x.softmax(0).sum(1)
         return volumes
 
@@ -463,8 +336,8 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
     def _of_class(k: int, logits, state, kernel) -> torch.Tensor:
         """f of one class, (V,)."""
         f = torch.empty(state.shape, device=state.device)
-        for block in _blocks(len(state), state.device):
-            f[block] = _logits_block(logits, block, state[block].long(), kernel).softmax(0)[k]
+        for block in voxel_blocks(len(state), state.device):
+            f[block] = logits_block(logits, block, state[block].long(), kernel).softmax(0)[k]
         return f
 
     def posterior(
@@ -477,9 +350,9 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         dtype = torch.float64 if model_output.dtype == torch.float64 else torch.float32
         out = torch.empty(logits.shape, dtype=dtype, device=logits.device)
         for b in range(len(state)):
-            for block in _blocks(state.shape[1], logits.device):
+            for block in voxel_blocks(state.shape[1], logits.device):
                 j = state[b, block].long()
-                q = kernel.mixture(_logits_block(logits[b], block, j, kernel).softmax(0), j)
+                q = kernel.mixture(logits_block(logits[b], block, j, kernel).softmax(0), j)
                 out[b, :, block] = (q * kernel.move).scatter_(0, j[None], q.gather(0, j[None]) * kernel.stay)
         return out.view(model_output.shape)
 
@@ -528,17 +401,17 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         if len(pairs) != len(logits):
             raise ValueError(f"timesteps: got {len(pairs)}, expected one for each of the {len(logits)} items.")
         kernels = [self._kernel(t, s) for t, s in pairs]
-        loss = _PosteriorKL.apply(logits.flatten(2), original.flatten(1), noisy.flatten(1), kernels, clean, weights)
+        loss = PosteriorKL.apply(logits.flatten(2), original.flatten(1), noisy.flatten(1), kernels, clean, weights)
         return loss.view(original.shape)
 
-    def _kernel(self, t: int, s: int) -> _ReverseKernel:
+    def _kernel(self, t: int, s: int) -> ReverseKernel:
         if not 0 <= s < t <= self.config.num_train_timesteps:
             raise ValueError(
                 f"timesteps: got t = {t}, s = {s}, expected 0 <= s < t <= {self.config.num_train_timesteps}."
             )
         abar_s, abar_t = float(self.alphas_cumprod[s]), float(self.alphas_cumprod[t])
         leave_one_out = self.config.prediction_type == "leave_one_out"
-        return _ReverseKernel.between(abar_s, abar_t, self.config.num_classes, leave_one_out)
+        return ReverseKernel.between(abar_s, abar_t, self.config.num_classes, leave_one_out)
 
     def _check(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
         expected = (logits.shape[0], self.config.num_classes, *logits.shape[2:])
