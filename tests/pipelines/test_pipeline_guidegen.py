@@ -939,6 +939,11 @@ def test_a_tokenizer_and_its_encoder_come_together(tiny):
         GuideGenPipeline.from_config("tiny", tokenizer=tiny.tokenizer)
 
 
+def test_a_spread_of_other_latents_is_named(tiny):
+    with pytest.raises(ValueError, match="latent_spread: got 3 channels, expected the autoencoder's 4"):
+        GuideGenPipeline(vae=tiny.vae, latent_spread=LatentSpread(latent_channels=3))
+
+
 def test_a_text_encoder_of_another_width_is_named(tiny):
     wide = GuideGenPipeline.from_config("torso-6mm", vae=None, unet=None, mask_unet=None, semantic_encoder=None)
     tiny.text_encoder = wide.text_encoder

@@ -124,6 +124,12 @@ class GuideGenPipeline(StrictPipeline):
         super().__init__()
         if unknown := set(sampling or {}) - set(SAMPLING):
             raise ValueError(f"sampling: got {sorted(unknown)}, expected of {', '.join(SAMPLING)}.")
+        if latent_spread is not None and vae is not None:
+            channels = (latent_spread.config.latent_channels, vae.config.latent_channels)
+            if channels[0] != channels[1]:
+                raise ValueError(
+                    f"latent_spread: got {channels[0]} channels, expected the autoencoder's {channels[1]}."
+                )
         self.register_modules(
             tokenizer=tokenizer,
             text_encoder=text_encoder,
