@@ -16,19 +16,30 @@ from huggingface_hub import ModelCard
 from .loopback_hub import LoopbackHub
 
 
-PUSH = """
-import sys, torch
-from guidegen_diffusers import GuideGenPipeline
-torch.manual_seed(0)
-pipe = GuideGenPipeline.from_config("tiny")
+MAKE = """
+import torch
+from guidegen_diffusers import GuideGenPipeline, LatentSpread
+def make():
+    torch.manual_seed(0)
+    spread = LatentSpread(num_components=2)
+    torch.nn.init.normal_(spread.components)
+    return GuideGenPipeline.from_config("tiny", latent_spread=spread)
+"""
+
+PUSH = f"""
+import sys
+{MAKE}
+pipe = make()
 pipe.push_to_hub("someone/torso")
 pipe.save_pretrained(sys.argv[1] + "/torso-b", push_to_hub=True, repo_id="someone/torso-b", max_shard_size="200KB")
 pipe.vae.push_to_hub("someone/vae")
 pipe.mask_scheduler.push_to_hub("someone/scheduler")
 """
 
-PULL = """
-import hashlib, json, torch
+PULL = (
+    MAKE
+    + """
+import hashlib, json
 import guidegen_diffusers
 from diffusers import DiffusionPipeline
 from guidegen_diffusers import CategoricalDDPMScheduler, GuideGenPipeline, VQModel3D
@@ -45,7 +56,7 @@ for loader, name in (
     pipe = loader.from_pretrained(name, use_safetensors=True)
     report["drawn"].append(draw(pipe))
     report["classes"].append(type(pipe).__name__)
-    assert {type(part).__module__.split(".")[0] for part in (pipe.unet, pipe.vae, pipe.mask_scheduler)} == {
+    assert {type(part).__module__.split(".")[0] for part in (pipe.unet, pipe.vae, pipe.latent_spread)} == {
         "guidegen_diffusers"
     }
 case = pipe("A patient.", output="mask", mask_num_inference_steps=1).cases[0]
@@ -53,10 +64,10 @@ report["model"] = case.provenance["model"]
 pipe.push_to_hub("someone/by-diffusion-pipeline")
 report["vae"] = VQModel3D.from_pretrained("someone/vae").config.num_codes
 report["scheduler"] = CategoricalDDPMScheduler.from_pretrained("someone/scheduler").config.num_classes
-torch.manual_seed(0)
-report["drawn"].append(draw(GuideGenPipeline.from_config("tiny")))
+report["drawn"].append(draw(make()))
 print("REPORT" + json.dumps(report))
 """
+)
 
 REFUSE = """
 from guidegen_diffusers import GuideGenPipeline
