@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from guidegen_diffusers import GuideGenPipeline
+from guidegen_diffusers import GuideGenPipeline, LatentSpread
 from guidegen_diffusers.data.phantom_set import write_phantoms
 
 from .launch import call, load_script
@@ -30,6 +30,7 @@ def stages(tiny, tmp_path):
     grid = {"spacing": 24.0, "max_sequence_length": 256}
     mask = GuideGenPipeline(**text, mask_unet=tiny.mask_unet, mask_scheduler=tiny.mask_scheduler, **grid)
     image = {name: getattr(tiny, name) for name in ("vae", "semantic_encoder", "unet", "scheduler")}
+    image["latent_spread"] = LatentSpread(num_components=2)
     image = GuideGenPipeline(**text, **image, sample_size=(16, 12, 24), **grid)
     return [
         *("--tcss", leave(tmp_path / "tcss", "tcss", mask)),

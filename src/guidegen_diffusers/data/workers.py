@@ -32,9 +32,11 @@ def in_order(function: Callable[[Task], Result], tasks: Sequence[Task], workers:
         except (BrokenProcessPool, OSError) as error:
             if results is not None and isinstance(error, OSError):
                 raise  # a task's own; where tasks are handed out, it is the pipe to a worker that was killed
-            for process in multiprocessing.active_children():
-                if process not in others:  # one that was just starting would be waited for without end
-                    process.kill()
+            left = [process for process in multiprocessing.active_children() if process not in others]
+            for process in left:  # one that was just starting would be waited for without end, or not at all
+                process.kill()
+            for process in left:
+                process.join()
             raise RuntimeError(
                 "a worker process was killed, perhaps for want of memory; start again with fewer workers, what is "
                 "finished stays."
