@@ -91,6 +91,7 @@ def latent_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> 
     """R (cases, N, C); NaN where a case has nothing of a class."""
     vae, scheduler, rows = pipe.vae, pipe.scheduler, []
     last, limit = scheduler.config.num_train_timesteps - 1, vae.config.hu_scale
+    scheduler.set_timesteps(1)
     for i in tqdm(range(min(count, len(cases))), "latents"):
         case = on_grid(cases.case(i), pipe)
         if case.ct is None:
@@ -102,7 +103,6 @@ def latent_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> 
         text, attention = pipe.encode_prompt(case.prompt, do_classifier_free_guidance=False)[:2]
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(i))
         output = pipe.unet(torch.cat([noise, semantic], 1), torch.tensor(last), text, attention).sample
-        scheduler.set_timesteps(1)
         expected = scheduler.step(output, last, noise).pred_original_sample
         rows.append(class_means((latents - expected)[0], torch.from_numpy(case.labels)))
     return np.array(rows)
@@ -148,9 +148,13 @@ def main() -> None:
     pipe, cases = GuideGenPipeline.from_pretrained(args.model), CaseDataset(args.data_dir, args.split)
     if len(cases) < FEWEST:
         raise SystemExit(f"--data_dir: {args.data_dir} holds {len(cases)} cases, expected {FEWEST} or more.")
-    if "volumes" in args.of and pipe.mask_unet is not None:
+    networks = {"volumes": pipe.mask_unet, "latents": pipe.unet}
+    found = [name for name in args.of if networks[name] is not None]
+    if not found:
+        raise SystemExit(f"--model: {args.model} has no networks of {', '.join(args.of)}.")
+    if "volumes" in found:
         tell_volumes(pipe, args.model, volume_spread(volume_residuals(pipe, cases, args.count)))
-    if "latents" in args.of and pipe.unet is not None:
+    if "latents" in found:
         tell_latents(pipe, args.model, principal(latent_residuals(pipe, cases, args.count), args.components))
 
 

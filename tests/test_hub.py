@@ -56,9 +56,8 @@ for loader, name in (
     pipe = loader.from_pretrained(name, use_safetensors=True)
     report["drawn"].append(draw(pipe))
     report["classes"].append(type(pipe).__name__)
-    assert {type(part).__module__.split(".")[0] for part in (pipe.unet, pipe.vae, pipe.latent_spread)} == {
-        "guidegen_diffusers"
-    }
+    ours = (pipe.unet, pipe.vae, pipe.mask_scheduler, pipe.latent_spread)
+    assert {type(part).__module__.split(".")[0] for part in ours} == {"guidegen_diffusers"}
 case = pipe("A patient.", output="mask", mask_num_inference_steps=1).cases[0]
 report["model"] = case.provenance["model"]
 pipe.push_to_hub("someone/by-diffusion-pipeline")

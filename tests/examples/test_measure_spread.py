@@ -35,7 +35,7 @@ def test_the_scheduler_of_the_folder_is_told_and_draws_with_it(script, tiny, tmp
     write_phantoms(tmp_path / "set", 30, (16, 12, 24), 24.0, 0, "train", progress=False)
     tiny.save_pretrained(tmp_path / "pipeline")
     weights = (tmp_path / "pipeline" / "mask_unet" / "diffusion_pytorch_model.safetensors").read_bytes()
-    call(script, "--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set", "--of", "volumes")
+    call(script, "--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set", "--count", 30, "--of", "volumes")
     config = json.loads((tmp_path / "pipeline" / "mask_scheduler" / "scheduler_config.json").read_text())
     assert config["keep_volumes"]
     assert np.array(config["volume_spread"])[TUMOR, 1] > 0.1
@@ -96,6 +96,10 @@ def test_another_grid_and_too_few_cases_are_refused(script, tiny, tmp_path, caps
     arguments = ("--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set")
     with pytest.raises(SystemExit, match=r"--data_dir: \(8, 6, 12\) voxels a case, expected \(16, 12, 24\)"):
         call(script, *arguments)
+    tiny.register_modules(unet=None)
+    tiny.save_pretrained(tmp_path / "labels-only")
+    with pytest.raises(SystemExit, match="--model: .* has no networks of latents"):
+        call(script, "--model", tmp_path / "labels-only", *arguments[2:], "--of", "latents")
     with pytest.raises(SystemExit, match="--data_dir: .* holds 2 cases, expected 30 or more"):
         call(script, *arguments[:3], tmp_path / "few")
     with pytest.raises(SystemExit):

@@ -46,7 +46,10 @@ def _grid(pipeline) -> str:
 
 
 def _parameters(part) -> str:
-    return f"{sum(p.numel() for p in part.parameters()) / 1e6:.2f} M parameters" if isinstance(part, nn.Module) else ""
+    if not isinstance(part, nn.Module):
+        return ""
+    count = sum(p.numel() for p in part.parameters())
+    return f"{count / 1e6:.2f} M parameters" if count >= 10_000 else f"{count:,} parameters"
 
 
 _BODY = """# {title}
