@@ -1,16 +1,19 @@
-"""Train the small classifier that reads generated CT: age, sex, race and tumour site, from whole labelled CT.
+"""Train the small classifier that reads generated CT: age, sex, race and tumour site, from whole CT with attributes.
 
     loss = sum over the four of cross-entropy of the cases whose value is known
 
 It is the instrument of the paper's classification tables: whether the patient who was asked for can be read off the
 CT. On phantoms race changes nothing, so that its head must stay at chance: that of always naming the commonest.
-What is drawn in a step follows from (seed, step, process) alone: a run that was killed and resumed gives the weights
-of one that was not.
 
-    accelerate launch examples/train_classifiers.py --phantom 8000 --max_train_steps 2000 --output_dir out/classifier
+A segmenter (`train_segmenter.py`) measures the anatomy of every case once; the classifier learns from what it
+measured, which takes seconds. What is drawn in a step follows from (seed, step, process) alone: a run that was killed
+and resumed gives the weights of one that was not.
+
+    accelerate launch examples/train_classifiers.py --phantom 2000 --max_train_steps 1000 --output_dir out/classifier
 """
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -24,13 +27,14 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, set_seed
+from accelerate.utils import InitProcessGroupKwargs, ProjectConfiguration, gather_object, set_seed
 from diffusers.optimization import get_scheduler
 from huggingface_hub import snapshot_download
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from guidegen_diffusers import Case, CaseDataset, Classifier3D, TorsoPhantom
+from guidegen_diffusers import Case, CaseDataset, Classifier3D, Segmenter3D, TorsoPhantom
+from guidegen_diffusers.checkpoints import bundled_instrument
+from guidegen_diffusers.metrics.features import weights_version
 from guidegen_diffusers.models import ATTRIBUTES
 from guidegen_diffusers.phantom import SEEDS, torso_size
 
@@ -50,15 +54,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--phantom", type=int, metavar="N", help="the first N phantoms of the training seeds, on the fly"
     )
-    parser.add_argument("--block_out_channels", type=int, nargs="+", default=[16, 32, 64, 96])
-    parser.add_argument("--place_channels", type=int, default=32, help="numbers that a head sees of each place")
-    parser.add_argument("--train_batch_size", type=int, default=4, help="cases a process and step")
-    parser.add_argument("--dataloader_num_workers", type=int, default=0)
+    parser.add_argument("--segmenter", help="folder of the segmenter that measures; the bundled one unless given")
+    parser.add_argument("--hidden_channels", type=int, default=32, help="of each head")
+    parser.add_argument("--dropout", type=float, default=0.5, help="share of the measures that a step leaves out")
+    parser.add_argument("--train_batch_size", type=int, default=64, help="cases a process and step")
     parser.add_argument("--max_train_steps", type=int, required=True)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--lr_scheduler", default="cosine")
     parser.add_argument("--lr_warmup_steps", type=int, default=50)
-    parser.add_argument("--adam_weight_decay", type=float, default=1e-4)
+    parser.add_argument("--adam_weight_decay", type=float, default=0.1)
     parser.add_argument("--max_grad_norm", type=float, default=1.0)
     parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), help="accelerate's setting unless given")
     parser.add_argument("--checkpointing_steps", type=int, default=500)
@@ -70,14 +74,18 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if sum(value is not None for value in (args.train_data_dir, args.dataset_name, args.phantom)) != 1:
         parser.error("expected one of --train_data_dir, --dataset_name and --phantom.")
+    if args.segmenter is None:
+        args.segmenter = bundled_instrument("segmenter", [args.spacing])
+        if args.segmenter is None:
+            parser.error(f"--segmenter: none ships for {args.spacing:g} mm, expected a folder of train_segmenter.py.")
     return args
 
 
 # ------------------------------------------------------------------------------------------------------------- data
 
 
-class Patients(Dataset):
-    """Whole CT, and the place of each attribute's value among `ATTRIBUTES`."""
+class Patients:
+    """Whole CT with attributes, of a data set or phantoms."""
 
     def __init__(self, args: argparse.Namespace, split: str):
         self.phantom, self.split = None, split
@@ -104,10 +112,6 @@ class Patients(Dataset):
             return self.cases.case(index)
         return self.phantom.sample(None, SEEDS[self.split][index])
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, torch.Tensor]:
-        case = self.case(place[0])
-        return {"ct": torch.from_numpy(case.ct), "truth": torch.tensor(truth(case.attributes))}
-
 
 def truth(attributes: dict) -> list[int]:
     """The place of each attribute's value, `UNKNOWN` where there is none; of several sites none is the site."""
@@ -116,25 +120,35 @@ def truth(attributes: dict) -> list[int]:
     return [values.index(known[name]) if known.get(name) in values else UNKNOWN for name, values in ATTRIBUTES.items()]
 
 
-class Places:
-    """Batches of (case, seed of its draws) for one process, from a micro-step on: every epoch a new order."""
+@torch.no_grad()
+def measure(
+    segmenter: Segmenter3D, patients: Patients, count: int, accelerator: Accelerator, what: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the segmenter measures of the first so many patients, and their `truth`, (count, 4).
 
-    def __init__(self, count: int, size: int, accelerator: Accelerator, seed: int, first: int):
-        self.count, self.size, self.seed, self.first = count, size, seed, first
-        self.process, self.processes = accelerator.process_index, accelerator.num_processes
+    Each process measures its share, one case at a time, so that a case gives the same however many there are.
+    """
+    own = range(accelerator.process_index, min(count, len(patients)), accelerator.num_processes)
+    found = []
+    for i in tqdm(own, what, disable=not accelerator.is_main_process):
+        case = patients.case(i)
+        ct = torch.from_numpy(case.ct)[None].to(accelerator.device)
+        with accelerator.autocast():
+            found.append((i, segmenter.measure(ct)[0].cpu(), torch.tensor(truth(case.attributes))))
+    _, measures, values = zip(*sorted(gather_object(found), key=lambda row: row[0]), strict=True)
+    return torch.stack(measures), torch.stack(values)
 
-    def __iter__(self):
-        step, epoch, order = self.first, -1, None
-        while True:
-            batch = []
-            for i in range(self.size):
-                place = (step * self.processes + self.process) * self.size + i
-                if place // self.count != epoch:
-                    epoch = place // self.count
-                    order = np.random.default_rng([self.seed, epoch]).permutation(self.count)
-                batch.append((int(order[place % self.count]), mix(self.seed, place)))
-            yield batch
-            step += 1
+
+def batch_of(step: int, count: int, accelerator: Accelerator, args: argparse.Namespace) -> list[int]:
+    """The patients of a step and process: every epoch goes through all in an order of its own."""
+    first = (step * accelerator.num_processes + accelerator.process_index) * args.train_batch_size
+    places = range(first, first + args.train_batch_size)
+    return [order(args.seed, place // count, count)[place % count] for place in places]
+
+
+@functools.lru_cache(maxsize=2)
+def order(seed: int, epoch: int, count: int) -> list[int]:
+    return np.random.default_rng([seed, epoch]).permutation(count).tolist()
 
 
 def mix(*numbers: int) -> int:
@@ -155,20 +169,15 @@ def classification_loss(logits: tuple[torch.Tensor, ...], truth: torch.Tensor) -
 
 
 @torch.no_grad()
-def validate(classifier: Classifier3D, patients: Patients, count: int) -> dict[str, float]:
+def validate(classifier: Classifier3D, measures: torch.Tensor, values: torch.Tensor) -> dict[str, float]:
     """Accuracy of each attribute over held-out cases that have it, and what always naming the commonest would give."""
-    made, true = [], []
-    for i in range(min(count, len(patients))):
-        case = patients.case(i)
-        logits = classifier(torch.from_numpy(case.ct)[None].to(classifier.device), return_dict=False)
-        made.append([of_one.argmax(1).item() for of_one in logits])
-        true.append(truth(case.attributes))
     scores = {}
-    for name, read, values in zip(ATTRIBUTES, np.array(made).T, np.array(true).T, strict=True):
-        known = values != UNKNOWN
+    logits = classifier(measures.to(classifier.device), return_dict=False)
+    for name, of_one, true in zip(ATTRIBUTES, logits, values.unbind(1), strict=True):
+        known = true != UNKNOWN
         if known.any():
-            scores[name] = float((read == values)[known].mean())
-            scores[f"{name}_chance"] = float(np.bincount(values[known]).max() / known.sum())
+            scores[name] = (of_one.argmax(1).cpu() == true)[known].float().mean().item()
+            scores[f"{name}_chance"] = (true[known].bincount().max() / known.sum()).item()
     return scores
 
 
@@ -223,6 +232,13 @@ def find_checkpoint(args: argparse.Namespace) -> tuple[Path | None, dict]:
 # ---------------------------------------------------------------------------------------------------------- training
 
 
+def load_segmenter(args: argparse.Namespace) -> Segmenter3D:
+    segmenter = Segmenter3D.from_pretrained(args.segmenter)
+    if abs(segmenter.config.spacing - args.spacing) > 1e-3:
+        raise SystemExit(f"--segmenter: made for {segmenter.config.spacing:g} mm, expected {args.spacing:g} mm.")
+    return segmenter.eval().to(memory_format=torch.channels_last_3d)
+
+
 def refuse_non_finite(what: str, values, step: int, batch: int) -> None:
     if not all(value.isfinite().all() for value in values):
         raise FloatingPointError(
@@ -243,8 +259,12 @@ def main() -> None:
     args.output_dir.mkdir(parents=True, exist_ok=True)
     path, record = find_checkpoint(args)
     patients, held_out = Patients(args, "train"), Patients(args, "validation")
-    classifier = Classifier3D(args.spacing, tuple(args.block_out_channels), args.place_channels)
-    classifier.train().to(memory_format=torch.channels_last_3d)
+    segmenter = load_segmenter(args).to(accelerator.device)
+    measures, values = measure(segmenter, patients, len(patients), accelerator, "measures")
+    unseen = measure(segmenter, held_out, args.num_validation_cases, accelerator, "of held-out cases")
+    version, classes = weights_version(segmenter), segmenter.config.num_classes
+    classifier = Classifier3D(args.spacing, version, classes, args.hidden_channels, args.dropout).train()
+    classifier.standardize(measures)
     optimizer = torch.optim.AdamW(classifier.parameters(), args.learning_rate, weight_decay=args.adam_weight_decay)
     schedule = get_scheduler(
         args.lr_scheduler,
@@ -260,17 +280,15 @@ def main() -> None:
         optimizer.param_groups[0]["lr"] = args.learning_rate * inner.lr_lambdas[0](inner.last_epoch)
         logger.info(f"resumed from {path}")
     step, before, started = record["step"], record["seconds"], time.monotonic()
-    places = Places(len(patients), args.train_batch_size, accelerator, args.seed, step)
-    loader = DataLoader(patients, batch_sampler=places, num_workers=args.dataloader_num_workers)
     if args.report_to:
         accelerator.init_trackers(STAGE, {key: str(value) for key, value in vars(args).items()})
 
     bar = tqdm(total=args.max_train_steps, initial=step, desc=STAGE, disable=not accelerator.is_main_process)
-    for batch in loader:
-        if step >= args.max_train_steps:
-            break
-        logits = classifier(batch["ct"].to(accelerator.device), return_dict=False)
-        loss = classification_loss(logits, batch["truth"].to(accelerator.device))
+    while step < args.max_train_steps:
+        torch.manual_seed(mix(args.seed, step, accelerator.process_index))  # what is dropped
+        rows = batch_of(step, len(measures), accelerator, args)
+        logits = classifier(measures[rows].to(accelerator.device), return_dict=False)
+        loss = classification_loss(logits, values[rows].to(accelerator.device))
         refuse_non_finite(f"the loss is {loss.item()},", [loss], step, step)
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(classifier.parameters(), args.max_grad_norm)
@@ -288,17 +306,22 @@ def main() -> None:
             refuse_non_finite("the weights are", classifier.parameters(), step, step)
             save_checkpoint(accelerator, args, record)
         if step % args.validation_steps == 0 and not finished:
-            look(accelerator, classifier, held_out, args, record)
-    look(accelerator, classifier, held_out, args, record)
+            look(accelerator, classifier, unseen, args, record)
+    look(accelerator, classifier, unseen, args, record)
     accelerator.end_training()
 
 
-def look(accelerator: Accelerator, classifier, held_out: Patients, args: argparse.Namespace, record: dict) -> None:
+def look(
+    accelerator: Accelerator,
+    classifier,
+    unseen: tuple[torch.Tensor, torch.Tensor],
+    args: argparse.Namespace,
+    record: dict,
+) -> None:
     """Score the classifier as it is now, and leave it with the record of its training, whole or not at all."""
     if accelerator.is_main_process:
         plain = accelerator.unwrap_model(classifier).eval()
-        with accelerator.autocast():
-            scores = validate(plain, held_out, args.num_validation_cases)
+        scores = validate(plain, *unseen)
         partial, target = args.output_dir / ".classifier.partial", args.output_dir / "classifier"
         shutil.rmtree(partial, ignore_errors=True)
         plain.save_pretrained(partial)

@@ -345,6 +345,8 @@ def evaluate(
         networks = {}
         for kind, wanted in (("segmenter", Segmenter3D), ("classifier", Classifier3D)):
             source = {"segmenter": segmenter, "classifier": classifier}[kind]
+            if kind == "classifier" and source == "bundled" and segmenter != "bundled":
+                source = None  # it reads what the bundled segmenter measures
             if source == "bundled":
                 source = bundled_instrument(kind, CaseSet(real).spacing)
             networks[kind] = None if source in (None, "none") else wanted.from_pretrained(source).to(device)

@@ -14,6 +14,7 @@ from guidegen_diffusers.cli import app
 from guidegen_diffusers.data.phantom_set import write_phantoms
 from guidegen_diffusers.evaluation import CaseSet, evaluate, report
 from guidegen_diffusers.labels import CLASSES, TUMOR
+from guidegen_diffusers.metrics.features import weights_version
 
 
 SIZE, SPACING = (24, 18, 36), 16.0
@@ -80,20 +81,29 @@ def test_sets_of_one_origin_come_out_alike(fresh):
 
 @pytest.mark.usefixtures("plain")
 def test_a_classifier_that_knows_nothing_reads_patients_by_chance_at_best(sets, tmp_path):
-    classifier = Classifier3D(SPACING, block_out_channels=(8, 16), place_channels=4).eval()
-    for head in classifier.heads.values():
+    segmenter = Segmenter3D(SPACING, block_out_channels=(8, 16)).eval()
+    classifier = Classifier3D(SPACING, weights_version(segmenter), hidden_channels=4).eval()
+    for *_, head in classifier.heads.values():
         head.weight.data.zero_()  # one answer for everybody
-    given = {"classifier": classifier, "limit": 8, "pictures": 0}
+    given = {"segmenter": segmenter, "classifier": classifier, "limit": 8, "pictures": 0}
     found = evaluate(sets / "real", sets / "new", tmp_path / "report", **given)
     for row in found["patients"].values():
         assert row["synthetic"]["of"] == 8
         assert row["synthetic"]["share"] <= row["synthetic_chance"]
-    assert found["networks"][0]["name"] == "Classifier3D"
+    assert [network["name"] for network in found["networks"]] == ["Segmenter3D", "Classifier3D"]
     text = (tmp_path / "report" / "report.md").read_text()
     assert "Does the CT show the patient?" in text
     assert f"| sex | {100 * found['patients']['sex']['synthetic']['share']:.1f} % of 8 |" in text
     with pytest.raises(ValueError, match="classifier: is trained on voxels of 6 mm"):
-        evaluate(sets / "real", sets / "new", tmp_path / "again", classifier=Classifier3D(6.0))
+        evaluate(sets / "real", sets / "new", tmp_path / "again", segmenter=segmenter, classifier=Classifier3D(6.0))
+
+
+def test_a_classifier_reads_what_its_own_segmenter_measures_and_no_other(sets, segmenter, tmp_path):
+    classifier = Classifier3D(SPACING, "0123456789ab")
+    with pytest.raises(ValueError, match="classifier: got no segmenter, expected that of version 0123456789ab"):
+        evaluate(sets / "real", sets / "new", tmp_path / "report", classifier=classifier)
+    with pytest.raises(ValueError, match=f"classifier: got {weights_version(segmenter)}, expected that of version"):
+        evaluate(sets / "real", sets / "new", tmp_path / "report", segmenter=segmenter, classifier=classifier)
 
 
 def test_the_report_is_there_to_be_read(fresh):

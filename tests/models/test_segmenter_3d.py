@@ -1,5 +1,6 @@
-"""The segmenter reads HU, learns, and gives a crop what it gives the whole."""
+"""The segmenter reads HU, learns, gives a crop what it gives the whole, and measures what it sees."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +8,7 @@ from accelerate.utils import convert_to_fp32
 
 from guidegen_diffusers import Segmenter3D
 from guidegen_diffusers.models import Segmenter3DOutput
+from guidegen_diffusers.models.segmenter_3d import FEW, WINDOWS
 
 
 @pytest.fixture
@@ -65,3 +67,29 @@ def test_it_survives_a_round_trip(segmenter, tmp_path):
 def test_a_shape_that_does_not_fit_is_named(segmenter, shape):
     with pytest.raises(ValueError, match="multiples of 2"):
         segmenter(torch.zeros(shape))
+
+
+def test_measures_have_known_answers(segmenter, monkeypatch):
+    labels, ct = torch.zeros(1, 12, 8, 8), torch.full((1, 12, 8, 8), -1000.0)
+    labels[:, 2:6], ct[:, 2:6] = 1, 50.0
+    labels[:, 6:10], ct[:, 6:10] = 2, 150.0
+    sure = 50 * F.one_hot(labels.long(), 5).movedim(-1, 1).float()
+    monkeypatch.setattr(segmenter.conv_out, "forward", lambda x: sure)
+    size, bright, place, around = segmenter.measure(ct)[0].split([1, len(WINDOWS), 3, 5], dim=1)
+    assert size[[0, 1, 2, 4], 0].exp().tolist() == pytest.approx([256, 256, 256, FEW], rel=1e-4)
+    low, high = np.array(WINDOWS).T
+    for c, hu in ((0, -1000), (1, 50), (2, 150)):
+        assert bright[c].tolist() == pytest.approx(((hu - low) / (high - low)).clip(0, 1).tolist(), abs=1e-4)
+    deviation = np.std(np.arange(2, 10))
+    assert place[1].tolist() == pytest.approx([-2 / deviation, 0, 0], abs=1e-3)
+    assert place[2].tolist() == pytest.approx([2 / deviation, 0, 0], abs=1e-3)
+    # of two layers of cells one is beside air and one beside class 2; along Y and Z the outermost look outside
+    inside = (10 / 12) ** 2
+    assert around[1, [0, 1, 2, 4]].tolist() == pytest.approx([inside / 6, inside * 4 / 6, inside / 6, 0], abs=1e-4)
+
+
+def test_a_case_is_measured_the_same_alone_and_in_a_batch(segmenter):
+    ct = torch.randint(-1000, 1000, (3, 8, 8, 16), generator=torch.Generator().manual_seed(0))
+    together = segmenter.measure(ct)
+    for i in range(3):
+        torch.testing.assert_close(segmenter.measure(ct[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-5)

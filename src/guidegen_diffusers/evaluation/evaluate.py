@@ -73,7 +73,8 @@ def evaluate(
     Args:
         real, synthetic: folders of cases, see [`CaseSet`]; the real ones should be of no training.
         segmenter (`Segmenter3D`, *optional*): reads CTs, and places cases in feature space.
-        classifier (`Classifier3D`, *optional*): reads age, sex, race and tumour site off CTs.
+        classifier (`Classifier3D`, *optional*): reads age, sex, race and tumour site off what the segmenter
+            measures of CTs, which must be the one that it was trained with.
         train (*optional*): the cases that the generator was trained on, for the audit of copies.
         predictions (*optional*): folders of another segmenter's readings of the real and the synthetic CTs, a label
             map a case of the same name; they take the place of the segmenter's readings.
@@ -97,7 +98,7 @@ def evaluate(
                 reading = _prediction(Path(readers[which]), cases.names[i], case, predictions_scheme)
             elif segmenter is not None and case.ct is not None:
                 reading = read_ct(segmenter, case.ct)
-            patient = None if classifier is None or case.ct is None else read_patient(classifier, case)
+            patient = None if classifier is None or case.ct is None else read_patient(classifier, segmenter, case)
             rows[which].append({"name": cases.names[i], **measure_case(case, reading, patient)})
 
     with_ct = all("hu" in row for which in rows for row in rows[which])
@@ -140,7 +141,7 @@ def evaluate(
 
 
 def _named(classifier: Classifier3D) -> dict[str, str]:
-    reads = f"HU of voxels of {classifier.config.spacing:g} mm"
+    reads = f"what the segmenter measures of HU of voxels of {classifier.config.spacing:g} mm"
     return {"name": "Classifier3D", "version": weights_version(classifier), "reads": reads}
 
 
@@ -155,7 +156,15 @@ def _check(sets: dict[str, CaseSet], known: CaseSet | None, networks: dict[str, 
                 f"{which}: got {cases.grid} ({cases.folder}), expected the real set's {one.grid}; bring both to one "
                 "grid with `guidegen prepare`."
             )
-    if known is not None and networks["segmenter"] is None:
+    segmenter, classifier = networks["segmenter"], networks["classifier"]
+    if classifier is not None:
+        wanted, got = classifier.config.segmenter, None if segmenter is None else weights_version(segmenter)
+        if got is None or wanted not in (None, got):
+            wanted = f"that of version {wanted}" if wanted else "one"
+            raise ValueError(
+                f"classifier: got {'no segmenter' if got is None else got}, expected {wanted} to measure."
+            )
+    if known is not None and segmenter is None:
         raise ValueError("train: got a set but no segmenter; the audit of copies looks in its feature space.")
     if known is not None and len(one) < LEAST_HELD_OUT:
         raise ValueError(

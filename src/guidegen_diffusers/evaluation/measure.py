@@ -38,11 +38,12 @@ def read_ct(segmenter: Segmenter3D, ct: np.ndarray) -> np.ndarray:
     return segmenter.segment(torch.from_numpy(ct)[None].to(segmenter.device))[0].cpu().numpy()
 
 
-def read_patient(classifier: Classifier3D, case: Case) -> dict[str, list[str | None]]:
-    """Each attribute as the case states it, None where it leaves it open, and as the classifier reads it."""
+def read_patient(classifier: Classifier3D, segmenter: Segmenter3D, case: Case) -> dict[str, list[str | None]]:
+    """Each attribute as the case states it, None where it leaves it open, and as the classifier reads it off what the
+    segmenter measures."""
     sites = case.attributes.get("sites") or []
     stated = {**case.attributes, "site": sites[0] if len(sites) == 1 else None}
-    read = classifier.classify(torch.from_numpy(case.ct)[None].to(classifier.device))[0]
+    read = classifier.classify(torch.from_numpy(case.ct)[None].to(classifier.device), segmenter)[0]
     return {
         name: [stated.get(name) if stated.get(name) in values else None, read[name]]
         for name, values in ATTRIBUTES.items()

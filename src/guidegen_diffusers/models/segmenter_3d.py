@@ -1,8 +1,9 @@
 """A small segmenter: CT in HU to the 21 classes, a residual U-Net of convolutions.
 
 It is an instrument, not a stage of GuideGen: it reads generated CT, so that the label map it was painted on can be
-compared, and its deepest features place a volume in a space where sets have distances. Norms act on each voxel's
-channels alone, as in the autoencoder, so that crops and whole volumes give the same.
+compared, its deepest features place a volume in a space where sets have distances, and what it measures of each
+structure is what a classifier reads patients off. Norms act on each voxel's channels alone, as in the autoencoder, so
+that crops and whole volumes give the same.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from .strict_model import StrictModelMixin
 from .vq_model_3d import VQResBlock3D
 
 
-__all__ = ["Segmenter3D", "Segmenter3DOutput"]
+__all__ = ["MEASURES", "Segmenter3D", "Segmenter3DOutput"]
 
 WINDOWS = ((-1500.0, 1500.0), (-1000.0, -400.0), (-150.0, 250.0))  # HU: everything, lung, soft tissue
+FEW = 1e-3  # voxels or cells: of what is not there, no mean is taken
+MEASURES = 1 + len(WINDOWS) + 3  # of a structure: size, brightness, place; beside what lies around
 
 
 @dataclass
@@ -67,9 +70,7 @@ class Segmenter3D(StrictModelMixin):
         factor = 2 ** len(self.shrink)
         if ct.ndim != 4 or any(n % factor for n in ct.shape[1:]):
             raise ValueError(f"ct: got shape {tuple(ct.shape)}, expected (B, X, Y, Z), multiples of {factor}.")
-        ct = ct.float()
-        x = torch.stack([2 * ((ct - low) / (high - low)).clamp(0, 1) - 1 for low, high in WINDOWS], dim=1)
-        x = self.conv_in(x.to(self.dtype))
+        x = self.conv_in((2 * _windows(ct.float()) - 1).to(self.dtype))
         skips = []
         for block, shrink in itertools.zip_longest(self.down, self.shrink):
             x = block(x)
@@ -86,3 +87,42 @@ class Segmenter3D(StrictModelMixin):
     def segment(self, ct: torch.Tensor) -> torch.Tensor:
         """Class ids, (B, X, Y, Z) `uint8`."""
         return self(ct).logits.argmax(1).to(torch.uint8)
+
+    @torch.no_grad()
+    def measure(self, ct: torch.Tensor) -> torch.Tensor:
+        """What a radiologist would name of each structure, (B, num_classes, MEASURES + num_classes).
+
+        The logarithm of its voxels, and means over them of HU in windows, of place in the body, and of what lies
+        around; a voxel counts by the probability that it is of the structure.
+        """
+        share = self(ct).logits.float().softmax(1)
+        with torch.autocast(ct.device.type, enabled=False):  # sums over so many voxels need float32
+            size = share.flatten(2).sum(2, keepdim=True).clamp(min=FEW).log()
+            cells = F.avg_pool3d(share, 2, ceil_mode=True)  # fine enough for what lies around
+            around = F.avg_pool3d(F.pad(cells, [1] * 6), 3, 1)
+            means = [_means(share, _windows(ct.float())), _means(share, _places(share)), _means(cells, around)]
+            return torch.cat([size, *means], 2)
+
+
+def _windows(ct: torch.Tensor) -> torch.Tensor:
+    """HU (B, X, Y, Z) in each of the windows, (B, len(WINDOWS), X, Y, Z) from 0 to 1."""
+    return torch.stack([((ct - low) / (high - low)).clamp(0, 1) for low, high in WINDOWS], dim=1)
+
+
+def _places(share: torch.Tensor) -> torch.Tensor:
+    """(B, 3, X, Y, Z): where a voxel lies along each axis, in standard deviations of where organs lie."""
+    body, places = 1 - share[:, 0] + 1e-6, []
+    for axis in range(3):
+        steps = torch.arange(body.shape[1 + axis], device=body.device, dtype=body.dtype)
+        weight = body.sum([d for d in (1, 2, 3) if d != 1 + axis])
+        weight = weight / weight.sum(1, keepdim=True)
+        away = steps - (weight @ steps)[:, None]
+        place = away / (weight * away**2).sum(1, keepdim=True).sqrt().clamp(min=1.0)
+        places.append(place[:, :, None, None].movedim(1, 1 + axis).expand_as(body))
+    return torch.stack(places, 1)
+
+
+def _means(share: torch.Tensor, shown: torch.Tensor) -> torch.Tensor:
+    """Means (B, N, C) of `shown` (B, C, x, y, z) over the structures of `share` (B, N, x, y, z)."""
+    share, shown = share.flatten(2), shown.flatten(2)
+    return share @ shown.transpose(1, 2) / share.sum(2, keepdim=True).clamp(min=FEW)
