@@ -90,7 +90,7 @@ def test_a_classifier_that_knows_nothing_reads_patients_by_chance_at_best(sets, 
     for row in found["patients"].values():
         assert row["synthetic"]["of"] == 8
         assert row["synthetic"]["share"] <= row["synthetic_chance"]
-    assert [network["name"] for network in found["networks"]] == ["Segmenter3D", "Classifier3D"]
+    assert found["networks"][-1]["name"] == "Classifier3D"
     text = (tmp_path / "report" / "report.md").read_text()
     assert "Does the CT show the patient?" in text
     assert f"| sex | {100 * found['patients']['sex']['synthetic']['share']:.1f} % of 8 |" in text
