@@ -315,7 +315,10 @@ def evaluate(
         str, typer.Option(help="What reads the CTs: bundled, none, or a folder or Hub id (train_segmenter.py).")
     ] = "bundled",
     classifier: Annotated[
-        str, typer.Option(help="What reads the patients: bundled, none, or a folder or Hub id (train_classifiers.py).")
+        str,
+        typer.Option(
+            help="What reads the patients: bundled (with its segmenter), none, or a folder or Hub id (train_classifiers.py)."
+        ),
     ] = "bundled",
     predictions: Annotated[
         tuple[Path, Path] | None, typer.Option(help="Another segmenter's readings of both sets, real first.")
