@@ -317,7 +317,7 @@ def evaluate(
     classifier: Annotated[
         str,
         typer.Option(
-            help="What reads the patients: bundled (with its segmenter), none, or a folder or Hub id (train_classifiers.py)."
+            help="What reads the patients: bundled (beside the bundled segmenter), none, a folder or a Hub id."
         ),
     ] = "bundled",
     predictions: Annotated[
