@@ -36,6 +36,7 @@ from guidegen_diffusers import Case, CaseDataset, Classifier3D, Segmenter3D, Tor
 from guidegen_diffusers.checkpoints import bundled_instrument
 from guidegen_diffusers.metrics.features import weights_version
 from guidegen_diffusers.models import ATTRIBUTES
+from guidegen_diffusers.models.segmenter_3d import MEASURES
 from guidegen_diffusers.phantom import SEEDS, torso_size
 
 
@@ -128,15 +129,18 @@ def measure(
 
     Each process measures its share, one case at a time, so that a case gives the same however many there are.
     """
-    own = range(accelerator.process_index, min(count, len(patients)), accelerator.num_processes)
-    found = []
-    for i in tqdm(own, what, disable=not accelerator.is_main_process):
+    own = list(range(accelerator.process_index, min(count, len(patients)), accelerator.num_processes))
+    classes = segmenter.config.num_classes
+    measures, values = torch.empty(len(own), classes, MEASURES + classes), torch.empty(len(own), 4, dtype=torch.long)
+    for row, i in enumerate(tqdm(own, what, disable=not accelerator.is_main_process)):
         case = patients.case(i)
         ct = torch.from_numpy(case.ct)[None].to(accelerator.device)
         with accelerator.autocast():
-            found.append((i, segmenter.measure(ct)[0].cpu(), torch.tensor(truth(case.attributes))))
-    _, measures, values = zip(*sorted(gather_object(found), key=lambda row: row[0]), strict=True)
-    return torch.stack(measures), torch.stack(values)
+            measures[row] = segmenter.measure(ct)[0]
+        values[row] = torch.tensor(truth(case.attributes))
+    places, measures, values = zip(*gather_object([(own, measures, values)]), strict=True)
+    order = np.argsort(np.concatenate(places))
+    return torch.cat(measures)[order], torch.cat(values)[order]
 
 
 def batch_of(step: int, count: int, accelerator: Accelerator, args: argparse.Namespace) -> list[int]:
