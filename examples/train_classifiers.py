@@ -55,7 +55,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         "--phantom", type=int, metavar="N", help="the first N phantoms of the training seeds, on the fly"
     )
-    parser.add_argument("--segmenter", help="folder of the segmenter that measures; the bundled one unless given")
+    parser.add_argument("--segmenter", default="bundled", help="what measures: bundled, or a folder")
     parser.add_argument("--hidden_channels", type=int, default=32, help="of each head")
     parser.add_argument("--dropout", type=float, default=0.5, help="share of the measures that a step leaves out")
     parser.add_argument("--train_batch_size", type=int, default=64, help="cases a process and step")
@@ -75,10 +75,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if sum(value is not None for value in (args.train_data_dir, args.dataset_name, args.phantom)) != 1:
         parser.error("expected one of --train_data_dir, --dataset_name and --phantom.")
-    if args.segmenter is None:
-        args.segmenter = bundled_instrument("segmenter", [args.spacing])
-        if args.segmenter is None:
-            parser.error(f"--segmenter: none ships for {args.spacing:g} mm, expected a folder of train_segmenter.py.")
+    if args.segmenter == "bundled" and bundled_instrument("segmenter", [args.spacing]) is None:
+        parser.error(f"--segmenter: none ships for {args.spacing:g} mm, expected a folder of train_segmenter.py.")
     return args
 
 
@@ -237,7 +235,9 @@ def find_checkpoint(args: argparse.Namespace) -> tuple[Path | None, dict]:
 
 
 def load_segmenter(args: argparse.Namespace) -> Segmenter3D:
-    segmenter = Segmenter3D.from_pretrained(args.segmenter)
+    bundled = args.segmenter == "bundled"
+    folder = bundled_instrument("segmenter", [args.spacing]) if bundled else args.segmenter
+    segmenter = Segmenter3D.from_pretrained(folder)
     if abs(segmenter.config.spacing - args.spacing) > 1e-3:
         raise SystemExit(f"--segmenter: made for {segmenter.config.spacing:g} mm, expected {args.spacing:g} mm.")
     return segmenter.eval().to(memory_format=torch.channels_last_3d)

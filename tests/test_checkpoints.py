@@ -7,9 +7,18 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from guidegen_diffusers import GuideGenPipeline, Segmenter3D, TorsoPhantom, available_checkpoints, bundled_checkpoint
+from guidegen_diffusers import (
+    Classifier3D,
+    GuideGenPipeline,
+    Segmenter3D,
+    TorsoPhantom,
+    available_checkpoints,
+    bundled_checkpoint,
+)
 from guidegen_diffusers.checkpoints import FOLDER, bundled_instrument
+from guidegen_diffusers.evaluation.measure import read_patient
 from guidegen_diffusers.metrics import dice
+from guidegen_diffusers.metrics.features import weights_version
 from guidegen_diffusers.phantom import SEEDS
 
 
@@ -54,6 +63,7 @@ def test_an_instrument_is_found_by_the_spacing_that_it_reads():
     assert bundled_instrument("segmenter", (6.0, 6.0, 6.0)).name == "segmenter-6mm"
     assert bundled_instrument("segmenter", (5.0, 5.0, 5.0)) is None
     assert bundled_instrument("segmenter", (6.0, 6.0, 5.0)) is None
+    assert bundled_instrument("classifier", (6.0, 6.0, 6.0)).name == "classifier-6mm"
 
 
 def test_the_bundled_segmenter_reads_the_organs_of_a_phantom_it_has_not_seen():
@@ -61,3 +71,15 @@ def test_the_bundled_segmenter_reads_the_organs_of_a_phantom_it_has_not_seen():
     segmenter = Segmenter3D.from_pretrained(bundled_instrument("segmenter", (6.0, 6.0, 6.0))).eval()
     read = dice(segmenter.segment(torch.from_numpy(case.ct)[None])[0].numpy(), case.labels)
     assert min(read[name] for name in ("lung", "liver", "heart", "kidney", "aorta")) > 0.85, read
+
+
+def test_the_bundled_classifier_reads_patients_of_the_bundled_segmenters_measures():
+    segmenter = Segmenter3D.from_pretrained(bundled_instrument("segmenter", (6.0, 6.0, 6.0))).eval()
+    classifier = Classifier3D.from_pretrained(bundled_instrument("classifier", (6.0, 6.0, 6.0))).eval()
+    assert classifier.config.segmenter == weights_version(segmenter)
+    phantom = TorsoPhantom((64, 48, 96), 6.0)
+    cases = [phantom.sample(None, SEEDS["test"][7000 + i]) for i in range(6)]
+    patients = [read_patient(classifier, segmenter, case) for case in cases]
+    stated, read = zip(*(patient["sex"] for patient in patients), strict=True)
+    assert stated == read
+    assert set(stated) == {"female", "male"}
