@@ -36,12 +36,13 @@ from guidegen_diffusers.metrics import dice, hd95
 SCRIPT = Path(__file__).with_name("train_segmenter.py")
 ORGANS = [c.name for c in CLASSES[1:TUMOR]]
 METADATA = "metadata.jsonl"
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         description="Train a segmenter on real cases, synthetic ones and both.",
-        epilog="What is not named here goes to train_segmenter.py: --crop_size, --mixed_precision, ...",
+        epilog="What is not named here goes to train_segmenter.py: --crop_size, --train_batch_size, ...",
     )
     parser.add_argument("--real", type=Path, required=True, help="a split of a data set (DIR/train)")
     parser.add_argument(
@@ -53,6 +54,7 @@ def parse_args() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--seeds", type=int, default=3, help="runs of each mixture")
     parser.add_argument("--output", type=Path, required=True, help="a folder; a study that was stopped goes on in it")
     parser.add_argument("--device", default="cpu", help="of the tests")
+    parser.add_argument("--mixed_precision", choices=("no", *PRECISIONS), default="no", help="of training and tests")
     args, rest = parser.parse_known_args()
     for folder, counts in ((args.real, args.real_counts), (args.synthetic, args.synthetic_counts)):
         if not (folder / METADATA).is_file():
@@ -95,6 +97,7 @@ def train(args: argparse.Namespace, rest: list[str], real: int, synthetic: int, 
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "1"]
     command += ["--cpu"] if args.device == "cpu" else []
     command += [SCRIPT, "--train_data_dir", folder / "set", "--spacing", spacing, "--seed", seed, *rest]
+    command += ["--mixed_precision", args.mixed_precision]
     command += ["--output_dir", folder / "run", "--resume_from_checkpoint", "latest"]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, env=os.environ)
     if done.returncode:
@@ -103,11 +106,13 @@ def train(args: argparse.Namespace, rest: list[str], real: int, synthetic: int, 
 
 
 @torch.no_grad()
-def test(segmenter: Segmenter3D, cases: CaseSet) -> dict[str, list[float]]:
-    """Figures of each test case: means over organs, and the tumour's, where there is one."""
+def test(segmenter: Segmenter3D, cases: CaseSet, precision: torch.dtype | None) -> dict[str, list[float]]:
+    """Figures of each test case: means over organs, and the tumour's, where there is one; read as it was trained."""
+    autocast = torch.autocast(segmenter.device.type, precision, enabled=precision is not None)
     found: dict[str, list[float]] = {name: [] for name in ("dice", "hd95", "tumor_dice", "tumor_hd95")}
     for case in cases:
-        made = segmenter.segment(torch.from_numpy(case.ct)[None].to(segmenter.device))[0].cpu().numpy()
+        with autocast:
+            made = segmenter.segment(torch.from_numpy(case.ct)[None].to(segmenter.device))[0].cpu().numpy()
         overlap, apart = dice(made, case.labels), hd95(made, case.labels, case.grid.spacing)
         present = [name for name in ORGANS if name in overlap]
         found["dice"].append(float(np.mean([overlap[name] for name in present])))
@@ -152,7 +157,9 @@ def main() -> None:
     with log.open("a") as file:
         for real, synthetic, seed in tqdm(runs, "runs"):
             folder = train(args, rest, real, synthetic, seed)
-            figures = test(Segmenter3D.from_pretrained(folder).eval().to(args.device), cases)
+            segmenter = Segmenter3D.from_pretrained(folder).eval()
+            segmenter.to(args.device, memory_format=torch.channels_last_3d)
+            figures = test(segmenter, cases, PRECISIONS.get(args.mixed_precision))
             row = {"real": real, "synthetic": synthetic, "seed": seed, **figures}
             rows.append(row)
             file.write(json.dumps(row) + "\n")
