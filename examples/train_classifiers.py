@@ -137,8 +137,8 @@ def measure(
             measures[row] = segmenter.measure(ct)[0]
         values[row] = torch.tensor(truth(case.attributes))
     places, measures, values = zip(*gather_object([(own, measures, values)]), strict=True)
-    order = np.argsort(np.concatenate(places))
-    return torch.cat(measures)[order], torch.cat(values)[order]
+    in_order = np.argsort(np.concatenate(places))
+    return torch.cat(measures)[in_order], torch.cat(values)[in_order]
 
 
 def batch_of(step: int, count: int, accelerator: Accelerator, args: argparse.Namespace) -> list[int]:
