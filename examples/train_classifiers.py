@@ -75,8 +75,6 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if sum(value is not None for value in (args.train_data_dir, args.dataset_name, args.phantom)) != 1:
         parser.error("expected one of --train_data_dir, --dataset_name and --phantom.")
-    if args.segmenter == "bundled" and bundled_instrument("segmenter", [args.spacing]) is None:
-        parser.error(f"--segmenter: none ships for {args.spacing:g} mm, expected a folder of train_segmenter.py.")
     return args
 
 
@@ -235,8 +233,9 @@ def find_checkpoint(args: argparse.Namespace) -> tuple[Path | None, dict]:
 
 
 def load_segmenter(args: argparse.Namespace) -> Segmenter3D:
-    bundled = args.segmenter == "bundled"
-    folder = bundled_instrument("segmenter", [args.spacing]) if bundled else args.segmenter
+    folder = args.segmenter
+    if folder == "bundled" and (folder := bundled_instrument("segmenter", [args.spacing])) is None:
+        raise SystemExit(f"--segmenter: none ships for {args.spacing:g} mm, expected a folder of train_segmenter.py.")
     segmenter = Segmenter3D.from_pretrained(folder)
     if abs(segmenter.config.spacing - args.spacing) > 1e-3:
         raise SystemExit(f"--segmenter: made for {segmenter.config.spacing:g} mm, expected {args.spacing:g} mm.")

@@ -16,7 +16,7 @@ from guidegen_diffusers import (
     bundled_checkpoint,
 )
 from guidegen_diffusers.checkpoints import FOLDER, bundled_instrument
-from guidegen_diffusers.evaluation.measure import read_patient
+from guidegen_diffusers.evaluation.measure import read_ct, read_patient
 from guidegen_diffusers.metrics import dice
 from guidegen_diffusers.metrics.features import weights_version
 from guidegen_diffusers.phantom import SEEDS
@@ -79,7 +79,7 @@ def test_the_bundled_classifier_reads_patients_of_the_bundled_segmenters_measure
     assert classifier.config.segmenter == weights_version(segmenter)
     phantom = TorsoPhantom((64, 48, 96), 6.0)
     cases = [phantom.sample(None, SEEDS["test"][7000 + i]) for i in range(6)]
-    patients = [read_patient(classifier, segmenter, case) for case in cases]
+    patients = [read_patient(classifier, read_ct(segmenter, case.ct)[1], case) for case in cases]
     stated, read = zip(*(patient["sex"] for patient in patients), strict=True)
     assert stated == read
     assert set(stated) == {"female", "male"}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from guidegen_diffusers import Case, Classifier3D, Segmenter3D, TorsoPhantom
-from guidegen_diffusers.evaluation.measure import measure_case, prompted_sites, read_patient
+from guidegen_diffusers.evaluation.measure import measure_case, prompted_sites, read_ct, read_patient
 from guidegen_diffusers.labels import CLASSES
 from guidegen_diffusers.models import ATTRIBUTES
 
@@ -49,12 +49,16 @@ def test_a_patient_is_what_the_case_states_beside_what_the_classifier_reads(case
     for *_, head in classifier.heads.values():  # one that always reads the second value
         head.weight.data.zero_()
         head.bias.data.copy_(torch.arange(len(head.bias)) == 1)
-    patient = read_patient(classifier, segmenter, case)
+    reading, measures = read_ct(segmenter, case.ct)
+    ct = torch.from_numpy(case.ct)[None]
+    assert np.array_equal(reading, segmenter.segment(ct)[0].numpy())
+    torch.testing.assert_close(measures, segmenter.measure(ct))
+    patient = read_patient(classifier, measures, case)
     assert {name: read for name, (_, read) in patient.items()} == {n: v[1] for n, v in ATTRIBUTES.items()}
     stated = {name: value for name, (value, _) in patient.items()}
     assert stated == {name: case.attributes[name] for name in ("age", "sex", "race")} | {"site": "left_kidney"}
     open_case = dataclasses.replace(case, attributes={"sites": ["left_kidney", "right_kidney"], "age": None})
-    assert {value for value, _ in read_patient(classifier, segmenter, open_case).values()} == {None}
+    assert {value for value, _ in read_patient(classifier, measures, open_case).values()} == {None}
     assert measure_case(case, patient=patient)["patient"] == patient
 
 

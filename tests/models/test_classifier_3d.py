@@ -37,7 +37,7 @@ def test_a_reading_is_the_likeliest_value_of_each(classifier, segmenter):
     ct = torch.randn(3, 8, 6, 12) * 500
     classifier.standardize(segmenter.measure(ct))
     logits = classifier(segmenter.measure(ct), return_dict=False)
-    readings = classifier.classify(ct, segmenter)
+    readings = classifier.classify(segmenter.measure(ct))
     assert len(readings) == 3
     for (name, values), of_one in zip(ATTRIBUTES.items(), logits, strict=True):
         assert [reading[name] for reading in readings] == [values[i] for i in of_one.argmax(1).tolist()]
@@ -60,7 +60,7 @@ def test_it_learns_what_is_where(classifier, segmenter, monkeypatch):
         out = classifier(measures)
         (F.cross_entropy(out.sex, sex) + F.cross_entropy(out.site, site)).backward()
         optimizer.step()
-    readings = classifier.classify(ct, segmenter)
+    readings = classifier.classify(segmenter.measure(ct))
     assert [SEXES.index(reading["sex"]) for reading in readings] == sex.tolist()
     assert [SITES.index(reading["site"]) for reading in readings] == site.tolist()
 

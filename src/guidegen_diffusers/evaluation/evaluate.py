@@ -93,12 +93,12 @@ def evaluate(
     for which, cases in sets.items():
         rows[which] = []
         for i, case in enumerate(tqdm(cases, f"{which} cases", total=len(cases))):
-            reading = None
-            if readers[which] is not None:
-                reading = _prediction(Path(readers[which]), cases.names[i], case, predictions_scheme)
-            elif segmenter is not None and case.ct is not None:
-                reading = read_ct(segmenter, case.ct)
-            patient = None if classifier is None or case.ct is None else read_patient(classifier, segmenter, case)
+            folder, reading, patient = readers[which], None, None
+            if segmenter is not None and case.ct is not None and (folder is None or classifier is not None):
+                reading, measures = read_ct(segmenter, case.ct)
+                patient = None if classifier is None else read_patient(classifier, measures, case)
+            if folder is not None:
+                reading = _prediction(Path(folder), cases.names[i], case, predictions_scheme)
             rows[which].append({"name": cases.names[i], **measure_case(case, reading, patient)})
 
     with_ct = all("hu" in row for which in rows for row in rows[which])

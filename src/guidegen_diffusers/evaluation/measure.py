@@ -33,17 +33,19 @@ def prompted_sites(case: Case) -> list[str] | None:
 
 
 @torch.no_grad()
-def read_ct(segmenter: Segmenter3D, ct: np.ndarray) -> np.ndarray:
-    """The segmenter's reading of a CT, (X, Y, Z) `uint8`."""
-    return segmenter.segment(torch.from_numpy(ct)[None].to(segmenter.device))[0].cpu().numpy()
+def read_ct(segmenter: Segmenter3D, ct: np.ndarray) -> tuple[np.ndarray, torch.Tensor]:
+    """The segmenter's reading of a CT, (X, Y, Z) `uint8`, and what it measures of it, (1, N, M)."""
+    volume = torch.from_numpy(ct)[None].to(segmenter.device)
+    logits = segmenter(volume).logits
+    return logits[0].argmax(0).to(torch.uint8).cpu().numpy(), segmenter.measure(volume, logits)
 
 
-def read_patient(classifier: Classifier3D, segmenter: Segmenter3D, case: Case) -> dict[str, list[str | None]]:
-    """Each attribute as the case states it, None where it leaves it open, and as the classifier reads it off what the
-    segmenter measures."""
+def read_patient(classifier: Classifier3D, measures: torch.Tensor, case: Case) -> dict[str, list[str | None]]:
+    """Each attribute as the case states it, None where it leaves it open, and as the classifier reads it off what a
+    segmenter measures of the CT."""
     sites = case.attributes.get("sites") or []
     stated = {**case.attributes, "site": sites[0] if len(sites) == 1 else None}
-    read = classifier.classify(torch.from_numpy(case.ct)[None].to(classifier.device), segmenter)[0]
+    read = classifier.classify(measures.to(classifier.device))[0]
     return {
         name: [stated.get(name) if stated.get(name) in values else None, read[name]]
         for name, values in ATTRIBUTES.items()

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..labels import NUM_CLASSES
 from ..prompts import AGES, RACES, SEXES, SITES
-from .segmenter_3d import MEASURES, Segmenter3D
+from .segmenter_3d import MEASURES
 from .strict_model import StrictModelMixin
 
 
@@ -90,8 +90,8 @@ class Classifier3D(StrictModelMixin):
         return Classifier3DOutput(**logits) if return_dict else tuple(logits.values())
 
     @torch.no_grad()
-    def classify(self, ct: torch.Tensor, segmenter: Segmenter3D) -> list[dict[str, str]]:
-        """The likeliest value of every attribute, a dict for each CT in HU of (B, X, Y, Z)."""
-        logits = self(segmenter.measure(ct))
+    def classify(self, measures: torch.Tensor) -> list[dict[str, str]]:
+        """The likeliest value of every attribute, a dict for each of (B, num_classes, MEASURES + num_classes)."""
+        logits = self(measures)
         best = {name: logits[name].argmax(1).tolist() for name in ATTRIBUTES}
-        return [{name: values[best[name][i]] for name, values in ATTRIBUTES.items()} for i in range(len(ct))]
+        return [{name: values[best[name][i]] for name, values in ATTRIBUTES.items()} for i in range(len(measures))]

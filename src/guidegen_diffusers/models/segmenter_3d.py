@@ -89,13 +89,15 @@ class Segmenter3D(StrictModelMixin):
         return self(ct).logits.argmax(1).to(torch.uint8)
 
     @torch.no_grad()
-    def measure(self, ct: torch.Tensor) -> torch.Tensor:
+    def measure(self, ct: torch.Tensor, logits: torch.Tensor | None = None) -> torch.Tensor:
         """What a radiologist would name of each structure, (B, num_classes, MEASURES + num_classes).
 
         The logarithm of its voxels, and means over them of HU in windows, of place in the body, and of what lies
-        around; a voxel counts by the probability that it is of the structure.
+        around; a voxel counts by the probability that it is of the structure. `logits` are those of `ct`, where they
+        are at hand.
         """
-        share = self(ct).logits.float().softmax(1)
+        logits = self(ct).logits if logits is None else logits
+        share = logits.float().softmax(1)
         with torch.autocast(ct.device.type, enabled=False):  # sums over so many voxels need float32
             size = share.flatten(2).sum(2, keepdim=True).clamp(min=FEW).log()
             cells = F.avg_pool3d(share, 2, ceil_mode=True)  # fine enough for what lies around
