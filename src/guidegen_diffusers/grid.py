@@ -154,6 +154,7 @@ def _weights(size: int, source_size: int, scale: float, origin: float, points: i
     position = origin + scale * (voxel + np.tile([offset for (offset,) in _spread([points])], size))
     (_,), inside = _nearest([position], [source_size])
     voxel, position = voxel[inside], position[inside].clip(0, source_size - 1)
+    position = position.round(9)  # a rounding error beside a voxel's centre is no share of its neighbour
     below = np.floor(position).astype(int)
     share = position - below
     above = np.minimum(below + 1, source_size - 1)
