@@ -10,7 +10,8 @@ discriminators see raw volumes, one some random slices along a random axis, the 
 
 L1 is least at medians, so that what a code leaves open (thin bone beside fat) comes out too dark on average.
 `--mse_weight` adds the squared error, which is least at means; with `--decoder_only` that is a last polish, after
-which the latents and Stage III are as they were.
+which the latents and Stage III are as they were. The decoder is not told the classes, so that a weight of small organs
+in it (`--organ_balance`) moves the optimum: what a code leaves open goes rather to them.
 
 What is drawn in a step follows from (seed, step, process) alone: a run that was killed and resumed gives the weights
 of one that was not.
@@ -52,6 +53,7 @@ from guidegen_diffusers import (
     codebook_use,
     load_config,
 )
+from guidegen_diffusers.labels import NUM_CLASSES
 from guidegen_diffusers.phantom import SEEDS
 from guidegen_diffusers.pipelines import guidegen_model_card
 
@@ -79,6 +81,9 @@ def parse_args() -> argparse.Namespace:
     data.add_argument("--dataloader_num_workers", type=int, default=0)
     loss = parser.add_argument_group("loss")
     loss.add_argument("--mse_weight", type=float, default=0.0, help="of the squared error without a window")
+    loss.add_argument(
+        "--organ_balance", type=float, default=0.0, help="power of its rarity that weighs an organ or tumour in it"
+    )
     loss.add_argument(
         "--decoder_only", action="store_true", help="encoder and codebook stay: latents of Stage III keep their sense"
     )
@@ -124,6 +129,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--phantom: got {args.phantom}, expected 1 or more.")
     if args.num_validation_cases < 1:
         parser.error(f"--num_validation_cases: got {args.num_validation_cases}, expected 1 or more.")
+    if args.organ_balance and not args.mse_weight:
+        parser.error("--organ_balance: expected --mse_weight, of which it is a part.")
     if args.decoder_only and args.pretrained_model_name_or_path is None:
         parser.error("--decoder_only: expected --pretrained_model_name_or_path, whose encoder stays.")
     return args
@@ -190,6 +197,21 @@ class Crops(Dataset):
         box = tuple(slice(start, start + side) for start, side in zip(starts, self.crop, strict=True))
         ct = torch.from_numpy(case.ct[box].astype(np.float32)) / self.hu_scale
         return {"ct": ct.clamp(-1, 1)[None], "labels": torch.from_numpy(case.labels[box].copy())}
+
+
+def class_weights(crops: Crops, organ_balance: float, count: int = 100) -> torch.Tensor:
+    """(N,) weights: of organ and tumour, how many times smaller than the largest in the first cases, to a power."""
+    weights = torch.ones(NUM_CLASSES)
+    if organ_balance:  # else there is no need to read them
+        maps = (crops.case(i).labels for i in range(min(count, len(crops))))
+        counts = sum(np.bincount(labels.ravel(), minlength=NUM_CLASSES) for labels in maps)
+        weights[1:] = torch.tensor([(counts[1:].max() / n) ** organ_balance if n else 1.0 for n in counts[1:]])
+    return weights
+
+
+def squared_error(made: torch.Tensor, ct: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Of crops (B, 1, X, Y, Z), the mean over voxels, each with the weight of its class."""
+    return ((made - ct).square() * weights[labels.long()][:, None]).mean()
 
 
 class Places:
@@ -444,6 +466,7 @@ def train(args: argparse.Namespace) -> None:
     judges = Discriminators(args.discriminator_width)
     perceptual = Perceptual(args.perceptual_network).to(accelerator.device) if args.perceptual_network else None
     crops, held_out = (Crops(args, size, spacing, vae, split) for split in ("train", "validation"))
+    per_class = class_weights(crops, args.organ_balance).to(accelerator.device)
 
     # 2. Optimizers, schedule, average
     adam = dict(
@@ -501,7 +524,7 @@ def train(args: argparse.Namespace) -> None:
                 seen, made = plain.rescaler(ct, *window), plain.rescaler(fake, *window)
             reconstruction = F.l1_loss(made, seen)
             if args.mse_weight:
-                reconstruction = reconstruction + args.mse_weight * F.mse_loss(fake, ct)
+                reconstruction = reconstruction + args.mse_weight * squared_error(fake, ct, labels, per_class)
             if perceptual is not None:
                 reconstruction = reconstruction + args.perceptual_weight * perceptual(seen, made, slices)
             loss = reconstruction + vq_loss

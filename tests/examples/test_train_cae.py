@@ -20,6 +20,7 @@ from transformers import ResNetConfig, ResNetModel
 
 from guidegen_diffusers import GuideGenPipeline, TorsoPhantom, VQModel3D, codebook_use, load_config
 from guidegen_diffusers.data.phantom_set import write_phantoms
+from guidegen_diffusers.labels import NUM_CLASSES
 from guidegen_diffusers.phantom import SEEDS
 
 from ..loopback_hub import LoopbackHub
@@ -404,10 +405,8 @@ def test_a_polished_decoder_leaves_the_latents_as_they_were(script, tmp_path):
 
 
 def test_the_squared_error_is_of_whole_crops_as_they_are_and_weighs_as_told(script, tmp_path, monkeypatch):
-    compared, plain = [], torch.nn.functional.mse_loss
-    watched = SimpleNamespace(**vars(torch.nn.functional))
-    watched.mse_loss = lambda made, ct: (compared.append(ct), plain(made, ct))[1]
-    monkeypatch.setattr(script, "F", watched)
+    compared, plain = [], script.squared_error
+    monkeypatch.setattr(script, "squared_error", lambda made, ct, *a: (compared.append(ct), plain(made, ct, *a))[1])
     run = [*FEW, "--max_train_steps", 1, "--phantom", 2, "--discriminator_weight", 0]
     call(script, *run, "--output_dir", tmp_path / "none")
     assert not compared
@@ -419,6 +418,28 @@ def test_the_squared_error_is_of_whole_crops_as_they_are_and_weighs_as_told(scri
     assert len(compared) == 1
     assert torch.equal(compared[0][0], crops[place]["ct"])
     assert (tmp_path / "none" / VAE).read_bytes() != (tmp_path / "some" / VAE).read_bytes()
+
+
+def test_without_weights_the_squared_error_is_the_mean_and_with_them_each_class_counts_as_told(script):
+    made, ct = (torch.randn((2, 1, 4, 4, 4), generator=torch.Generator().manual_seed(i)) for i in range(2))
+    labels = torch.zeros((2, 4, 4, 4), dtype=torch.uint8)
+    labels[1] = 13
+    weights = torch.ones(NUM_CLASSES)
+    assert torch.allclose(script.squared_error(made, ct, labels, weights), nn.functional.mse_loss(made, ct))
+    weights[13] = 3.0
+    each = (made - ct).square().mean((1, 2, 3, 4))
+    assert torch.allclose(script.squared_error(made, ct, labels, weights), (each[0] + 3 * each[1]) / 2)
+
+
+def test_classes_weigh_by_their_rarity_to_the_power_that_is_asked_for(script):
+    crops = crops_of(script)
+    counts = sum(np.bincount(phantom("train", i).labels.ravel(), minlength=NUM_CLASSES) for i in range(2))
+    assert torch.equal(script.class_weights(crops, 0.0), torch.ones(NUM_CLASSES))
+    weights = script.class_weights(crops, 0.5)
+    assert weights[0] == 1
+    for k in range(1, NUM_CLASSES):
+        expected = (counts[1:].max() / counts[k]) ** 0.5 if counts[k] else 1.0
+        assert weights[k].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -540,6 +561,7 @@ def test_a_restart_moves_dead_codes_and_the_average_of_those_alone(script):
         (["--phantom", 2, "--crop_size", 8, 8, 6], "the crop from 8 a side"),  # too small to be judged
         (["--phantom", 2, "--pretrained_model_name_or_path", "/nowhere"], "got /nowhere, expected a pipeline"),
         (["--phantom", 2, "--decoder_only"], "expected --pretrained_model_name_or_path, whose encoder stays"),
+        (["--phantom", 2, "--organ_balance", 0.5], "--organ_balance: expected --mse_weight, of which it is a part"),
         (["--phantom", 2, "--perceptual_network", "/nowhere"], "got /nowhere, expected a folder or Hub id"),
         (["--phantom", 2, "--resume_from_checkpoint", "/nowhere"], "/nowhere holds no stage.json"),
     ],
