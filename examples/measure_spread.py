@@ -12,7 +12,9 @@ Stage III, mean latents of the classes beside what label map and text say of the
 
     R_kc = mean of channel c over the cells of class k, in a case - in what the U-Net expects of it at t = T
 
-are mostly scan phases, gas and fat: a few principal components. The first step of the CT moves by a draw of them.
+are mostly scan phases, gas and fat: a few principal components. The first step of the CT moves by a draw of them, and
+by what is missing on average: the mean of R, and what `--painted` cases still miss of their HU once they are painted
+with their own draw, in latents a HU as they go together from case to case.
 The pipeline's folder is told in place; no weight of a network changes.
 
     python examples/measure_spread.py --model out/torso-6mm --data_dir out/phantoms
@@ -24,11 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from guidegen_diffusers import Case, CaseDataset, GuideGenPipeline, LatentSpread
 from guidegen_diffusers.labels import CLASSES, NUM_CLASSES, TUMOR, split_tumor
+from guidegen_diffusers.metrics import mean_hu
+from guidegen_diffusers.models.latent_spread import class_means, class_shares
 
 
 FEWEST = 30  # cases
@@ -42,6 +45,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--of", choices=("volumes", "latents"), nargs="+", default=["volumes", "latents"])
     parser.add_argument("--components", type=int, default=6, help="of the latents")
     parser.add_argument("--count", type=int, default=300, help="the first so many cases")
+    parser.add_argument("--painted", type=int, default=30, help="of them, painted for what their HU miss on average")
     args = parser.parse_args()
     if args.count < FEWEST:
         parser.error(f"--count: got {args.count}, expected {FEWEST} or more; a spread of fewer cases is noise.")
@@ -87,44 +91,70 @@ def volume_spread(away: np.ndarray) -> list[list[float]]:
 
 
 @torch.no_grad()
-def latent_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> np.ndarray:
-    """R (cases, N, C); NaN where a case has nothing of a class."""
-    vae, scheduler, rows = pipe.vae, pipe.scheduler, []
-    last, limit = scheduler.config.num_train_timesteps - 1, vae.config.hu_scale
+def latent_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> list[torch.Tensor]:
+    """R (cases, N, C), mean latents (cases, N, C) and mean HU (cases, N); NaN where a case has nothing of a class."""
+    scheduler, rows = pipe.scheduler, []
+    last = scheduler.config.num_train_timesteps - 1
     scheduler.set_timesteps(1)
     for i in tqdm(range(min(count, len(cases))), "latents"):
         case = on_grid(cases.case(i), pipe)
         if case.ct is None:
             raise SystemExit(f"--data_dir: case {i} has no CT, expected one; or pass --of volumes.")
+        limit = pipe.vae.config.hu_scale
         ct = torch.from_numpy(case.ct.astype(np.float32)).clamp(-limit, limit) / limit
-        latents = vae.encode(ct[None, None]).latents * vae.config.scaling_factor
+        latents = pipe.vae.encode(ct[None, None]).latents * pipe.vae.config.scaling_factor
         organs, tumor = (torch.from_numpy(part)[None] for part in split_tumor(case.labels))
         semantic = pipe.semantic_encoder(organs, tumor).latents
         text, attention = pipe.encode_prompt(case.prompt, do_classifier_free_guidance=False)[:2]
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(i))
         output = pipe.unet(torch.cat([noise, semantic], 1), torch.tensor(last), text, attention).sample
         expected = scheduler.step(output, last, noise).pred_original_sample
-        rows.append(class_means((latents - expected)[0], torch.from_numpy(case.labels)))
-    return np.array(rows)
+        shares = class_shares(torch.from_numpy(case.labels)[None], latents.shape[2:])
+        means = class_means(latents, shares)[0]
+        rows.append((means - class_means(expected, shares)[0], means, class_hu(case.ct, case.labels)))
+    return [torch.stack(column) for column in zip(*rows, strict=True)]
 
 
-def class_means(latents: torch.Tensor, labels: torch.Tensor) -> np.ndarray:
-    """(C, x, y, z) and a label map to means (N, C), in which a cell counts by the square of a class's share of it."""
-    share = F.one_hot(labels.long(), NUM_CLASSES).movedim(-1, 0).float()
-    share = F.adaptive_avg_pool3d(share, latents.shape[1:]).flatten(1) ** 2
-    total = share.sum(1, keepdim=True)
-    return torch.where(total > 0.5, share @ latents.flatten(1).T / total, torch.nan).numpy()
+def class_hu(ct: np.ndarray, labels: np.ndarray) -> torch.Tensor:
+    """Mean HU of each class, (N,); NaN where there is none of it."""
+    found = mean_hu(ct, labels)
+    return torch.tensor([found.get(c.name, torch.nan) for c in CLASSES])
 
 
-def principal(away: np.ndarray, count: int) -> torch.Tensor:
-    """The first principal components of R (cases, N, C), each as long as its standard deviation: (K, N, C)."""
-    mean = np.nansum(away, 0) / np.maximum((~np.isnan(away)).sum(0), 1)
-    centred = np.nan_to_num(away - mean).reshape(len(away), -1)  # what is absent does not vary
-    _, scale, vectors = np.linalg.svd(centred, full_matrices=False)
-    whole, scale, vectors = (scale**2).sum(), scale[:count], vectors[:count]
-    print(f"{len(scale)} components hold {100 * (scale**2).sum() / whole:.0f} % of how latents vary")
-    components = scale[:, None] * vectors / np.sqrt(len(away))
-    return torch.from_numpy(components.reshape(-1, *away.shape[1:])).float()
+def latents_a_hu(means: torch.Tensor, hu: torch.Tensor) -> torch.Tensor:
+    """How mean latents (cases, N, C) go with mean HU (cases, N) from case to case, the least squares' slope (N, C)."""
+    away = hu - hu.nanmean(0)
+    slope = ((means - means.nanmean(0)) * away[..., None]).nansum(0) / away.square().nansum(0)[:, None]
+    return slope.nan_to_num(posinf=0, neginf=0)
+
+
+def principal(away: torch.Tensor, count: int) -> LatentSpread:
+    """The mean of R (cases, N, C), and its first principal components, each as long as its standard deviation."""
+    mean = away.nanmean(0).nan_to_num()
+    centred = (away - mean).nan_to_num().flatten(1)  # what is absent does not vary
+    _, scale, vectors = torch.linalg.svd(centred, full_matrices=False)
+    whole, scale, vectors = scale.square().sum(), scale[:count], vectors[:count]
+    print(f"{len(scale)} components hold {100 * scale.square().sum() / whole:.0f} % of how latents vary")
+    spread = LatentSpread(len(scale), away.shape[2], away.shape[1])
+    spread.components.copy_((scale[:, None] * vectors / len(away) ** 0.5).view(-1, *away.shape[1:]))
+    spread.mean.copy_(mean)
+    return spread
+
+
+@torch.no_grad()
+def missing(pipe: GuideGenPipeline, cases: CaseDataset, spread: LatentSpread, away: torch.Tensor) -> torch.Tensor:
+    """Mean HU (N,) of cases, whose R are `away`, less those of their CT painted with their own draw, on average."""
+    own = LatentSpread(1, away.shape[2], away.shape[1])  # draws nothing: its mean is a case's own
+    pipe.register_modules(latent_spread=own)
+    pipe.set_progress_bar_config(disable=True)
+    rows, directions = [], spread.components.flatten(1)
+    for i in tqdm(range(len(away)), "painted"):
+        case = cases.case(i)
+        eps = (away[i] - spread.mean).nan_to_num().flatten() @ directions.T / directions.square().sum(1)
+        own.mean.copy_(spread.mean + (eps @ directions).view_as(own.mean))
+        made = pipe(case.prompt, mask=case, generator=torch.Generator().manual_seed(i))
+        rows.append(class_hu(case.ct, case.labels) - class_hu(made.ct[0], case.labels))
+    return torch.stack(rows).nanmean(0).nan_to_num()
 
 
 def tell_volumes(pipe: GuideGenPipeline, folder: Path, spread: list[list[float]]) -> None:
@@ -134,9 +164,7 @@ def tell_volumes(pipe: GuideGenPipeline, folder: Path, spread: list[list[float]]
         print(f"{c.name:26}  {common:.3f}  {own:.3f}")
 
 
-def tell_latents(pipe: GuideGenPipeline, folder: Path, components: torch.Tensor) -> None:
-    spread = LatentSpread(len(components), components.shape[2], components.shape[1])
-    spread.components.copy_(components)
+def tell_latents(folder: Path, spread: LatentSpread) -> None:
     spread.save_pretrained(folder / "latent_spread")
     index = json.loads((folder / "model_index.json").read_text())
     index["latent_spread"] = ["guidegen_diffusers", "LatentSpread"]
@@ -155,7 +183,12 @@ def main() -> None:
     if "volumes" in found:
         tell_volumes(pipe, args.model, volume_spread(volume_residuals(pipe, cases, args.count)))
     if "latents" in found:
-        tell_latents(pipe, args.model, principal(latent_residuals(pipe, cases, args.count), args.components))
+        away, means, hu = latent_residuals(pipe, cases, args.count)
+        spread = principal(away, args.components)
+        dark = missing(pipe, cases, spread, away[: args.painted])
+        print("missing HU: " + ", ".join(f"{c.name} {v:+.0f}" for c, v in zip(CLASSES, dark, strict=True) if c.id))
+        spread.mean += latents_a_hu(means, hu) * dark[:, None]
+        tell_latents(args.model, spread)
 
 
 if __name__ == "__main__":

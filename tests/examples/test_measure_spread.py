@@ -48,26 +48,28 @@ def test_the_scheduler_of_the_folder_is_told_and_draws_with_it(script, tiny, tmp
 
 
 def test_principal_components_give_back_how_classes_vary_and_go_together(script):
-    draw = np.random.default_rng(0)
-    true = np.zeros((2, NUM_CLASSES, 3))
-    true[0, 3], true[0, 5], true[1, 9] = [0.5, 0.1, 0], [-0.3, 0, 0.2], [0, 0.2, 0]
-    away = np.einsum("ik,knc->inc", draw.normal(size=(4000, 2)), true) + 0.7  # what all have is no spread
-    away[:, TUMOR] = np.nan
-    found = script.principal(away, 2).numpy()
-    assert found.shape == (2, NUM_CLASSES, 3)
-    signs = np.sign((found * true).sum((1, 2)))
-    assert found * signs[:, None, None] == pytest.approx(true, abs=0.03)
+    draw = torch.Generator().manual_seed(0)
+    true = torch.zeros(2, NUM_CLASSES, 3)
+    true[0, 3], true[0, 5], true[1, 9] = torch.tensor([[0.5, 0.1, 0], [-0.3, 0, 0.2], [0, 0.2, 0]])
+    away = torch.einsum("ik,knc->inc", torch.randn((4000, 2), generator=draw), true) + 0.7  # what all have: no spread
+    away[:, TUMOR] = torch.nan
+    found = script.principal(away, 2)
+    signs = (found.components * true).sum((1, 2)).sign()
+    assert torch.allclose(found.components * signs[:, None, None], true, atol=0.03)
+    assert torch.allclose(found.mean[:TUMOR], torch.tensor(0.7), atol=0.03)
+    assert found.mean[TUMOR].abs().max() == 0
 
 
-def test_a_class_mean_is_over_its_cells_and_absent_classes_have_none(script):
-    labels = torch.zeros(4, 4, 8, dtype=torch.uint8)
-    labels[..., 4:] = 7
-    latents = torch.arange(4.0).view(1, 1, 1, 4).expand(2, 2, 2, 4)
-    means = script.class_means(latents, labels)
-    assert means.shape == (NUM_CLASSES, 2)
-    assert means[0].tolist() == [0.5, 0.5]
-    assert means[7].tolist() == [2.5, 2.5]
-    assert np.isnan(np.delete(means, [0, 7], axis=0)).all()
+def test_latents_a_hu_are_the_slope_over_the_cases_that_have_a_class(script):
+    draw = torch.Generator().manual_seed(0)
+    true = torch.randn((NUM_CLASSES, 3), generator=draw)
+    hu = 50 * torch.randn((200, NUM_CLASSES), generator=draw) + 40
+    means = hu[..., None] * true + torch.randn((NUM_CLASSES, 3), generator=draw)
+    hu[:100, 4], means[:100, 4] = torch.nan, torch.nan
+    hu[:, TUMOR], means[:, TUMOR] = torch.nan, torch.nan
+    found = script.latents_a_hu(means, hu)
+    assert torch.allclose(found[:TUMOR], true[:TUMOR], rtol=1e-3, atol=1e-4)
+    assert found[TUMOR].abs().max() == 0
 
 
 def test_what_the_unet_leaves_of_the_latents_is_found_and_the_pipeline_draws_it(script, tiny, tmp_path):
@@ -75,12 +77,14 @@ def test_what_the_unet_leaves_of_the_latents_is_found_and_the_pipeline_draws_it(
     tiny.save_pretrained(tmp_path / "pipeline")
     before = {f: f.read_bytes() for f in (tmp_path / "pipeline").rglob("*.safetensors")}
     call(
-        script, "--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set", "--of", "latents", "--components", 4
-    )
+        script, "--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set", "--of", "latents", "--components", 4,
+        "--painted", 2,
+    )  # fmt: skip
     pipe = GuideGenPipeline.from_pretrained(tmp_path / "pipeline")
     assert isinstance(pipe.latent_spread, LatentSpread)
     assert pipe.latent_spread.components.shape == (4, NUM_CLASSES, tiny.vae.config.latent_channels)
     assert pipe.latent_spread.components.abs().sum((1, 2)).min() > 0
+    assert pipe.latent_spread.mean.abs().sum() > 0
     assert all(f.read_bytes() == content for f, content in before.items())
     pipe.set_progress_bar_config(disable=True)
     made = pipe(

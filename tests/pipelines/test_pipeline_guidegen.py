@@ -11,7 +11,8 @@ from diffusers.callbacks import PipelineCallback
 
 from guidegen_diffusers import Case, ClinicalPrompt, Grid, GuideGenPipeline, LatentSpread, TorsoPhantom, load_config
 from guidegen_diffusers.labels import TUMOR, split_tumor
-from guidegen_diffusers.pipelines.pipeline_guidegen import _move_original
+from guidegen_diffusers.models.latent_spread import class_means, class_shares
+from guidegen_diffusers.pipelines.pipeline_guidegen import _move_original, _original
 
 
 # canonical and complete, so that nothing is left to draw
@@ -182,28 +183,47 @@ def test_a_move_is_of_x_0_whatever_the_network_predicts(kind, t):
     assert torch.allclose(after - before, move, rtol=1e-4, atol=1e-4)
 
 
-def test_the_first_ct_step_moves_x_0_by_a_draw_and_no_other_does(drawing, monkeypatch):
-    said, taken, moves = [], [], []
-    unet, step, spread = drawing.unet.forward, drawing.scheduler.step, drawing.latent_spread.forward
-    monkeypatch.setattr(drawing.unet, "forward", lambda *a, **k: said.append(unet(*a, **k)[0]) or (said[-1],))
-    monkeypatch.setattr(drawing.scheduler, "step", lambda x, *a, **k: taken.append(x) or step(x, *a, **k))
+@pytest.mark.parametrize("kind", ["epsilon", "sample", "v_prediction"])
+def test_x_0_is_read_off_whatever_the_network_predicts(kind):
+    scheduler = DDIMScheduler(prediction_type=kind, clip_sample=False)
+    scheduler.set_timesteps(10)
+    output, sample = (torch.randn((1, 2, 4, 4, 4), dtype=torch.float64, generator=seeded(i)) for i in range(2))
+    expected = scheduler.step(output, 700, sample).pred_original_sample
+    assert torch.allclose(_original(output, sample, scheduler, torch.tensor(700)), expected, atol=1e-5)
+
+
+def test_the_first_ct_step_moves_x_0_by_a_draw_and_the_others_keep_its_class_means(drawing, monkeypatch):
+    originals, moves = [], []
+    step, spread, scheduler = drawing.scheduler.step, drawing.latent_spread.forward, drawing.scheduler
+
+    def watched(output, t, sample, **settings):
+        originals.append(_original(output, sample, scheduler, t))
+        return step(output, t, sample, **settings)
+
+    monkeypatch.setattr(scheduler, "step", watched)
     monkeypatch.setattr(drawing.latent_spread, "forward", lambda *a: moves.append(spread(*a)) or moves[-1])
-    settings = dict(num_inference_steps=3, mask_num_inference_steps=2, guidance_scale=1.0)
-    drawing(SENTENCE, generator=seeded(0), **settings)
+    settings = dict(num_inference_steps=3, mask_num_inference_steps=2, guidance_scale=1.0, output_type="latent")
+    made = drawing(SENTENCE, generator=seeded(0), **settings)
     assert len(moves) == 1
     assert moves[0].std() > 0.1
-    assert torch.allclose(
-        taken[0], _move_original(said[0], moves[0], drawing.scheduler, drawing.scheduler.timesteps[0])
-    )
-    assert not torch.equal(taken[0], said[0])
-    assert all(torch.equal(a, b) for a, b in zip(taken[1:], said[1:], strict=True))
-
-
-def test_a_spread_of_nothing_changes_nothing(drawing):
-    drawing.latent_spread.components.zero_()
-    made = drawing(SENTENCE, generator=seeded(0), **FEW)
+    shares = class_shares(torch.as_tensor(made.labels), originals[0].shape[2:])
+    kept, *later = (class_means(original, shares) for original in originals)
     drawing.register_modules(latent_spread=None)
-    assert_same(drawing(SENTENCE, generator=seeded(0), **FEW), made)
+    originals.clear()
+    drawing(SENTENCE, generator=seeded(0), **settings)
+    plain, *drifted = (class_means(original, shares) for original in originals)
+    assert (plain - kept).nan_to_num().abs().max() > 0.1
+    for held, drift in zip(later, drifted, strict=True):
+        away = (drift - plain).nan_to_num().abs().mean()
+        assert (held - kept).nan_to_num().abs().mean() < 0.25 * away
+
+
+def test_a_spread_of_nothing_draws_nothing(drawing):
+    drawing.latent_spread.components.zero_()
+    settings = FEW | {"num_inference_steps": 1}
+    made = drawing(SENTENCE, generator=seeded(0), **settings)
+    drawing.register_modules(latent_spread=None)
+    assert_same(drawing(SENTENCE, generator=seeded(0), **settings), made)
 
 
 def test_what_the_first_ct_step_draws_is_saved_and_goes_with_the_volumes_generator(drawing, tmp_path):

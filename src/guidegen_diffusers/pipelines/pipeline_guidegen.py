@@ -40,6 +40,7 @@ from ..models import (
     SemanticEncoder3D,
     VQModel3D,
 )
+from ..models.latent_spread import class_means, class_shares, move_to_means
 from ..prompts import ClinicalPrompt
 from ..schedulers import CategoricalDDPMScheduler
 from ..text_encoder import small_text_encoder
@@ -59,6 +60,7 @@ SAMPLING = {  # where neither a call nor the pipeline's config says otherwise
     "mask_guidance_scale": 2.0,
 }
 COMPONENTS = ("tokenizer", "text_encoder", *MASK_STAGE, *CT_STAGE, "latent_spread")
+OPEN = 0.25  # abar below which the signal, less than half in amplitude, has not said yet what the first step decided
 Generators = torch.Generator | list[torch.Generator] | None
 
 
@@ -92,7 +94,8 @@ class GuideGenPipeline(StrictPipeline):
         mask_unet ([`CategoricalUNet3DConditionModel`]), mask_scheduler ([`CategoricalDDPMScheduler`]): Stage I.
         vae ([`VQModel3D`]): Stage II.
         semantic_encoder ([`SemanticEncoder3D`]), unet ([`LatentUNet3DConditionModel`]), scheduler: Stage III.
-        latent_spread ([`LatentSpread`], *optional*): what the first step of Stage III draws; without it, nothing.
+        latent_spread ([`LatentSpread`], *optional*): what the first step of Stage III draws and the next ones keep;
+            nothing without it.
         sample_size (`tuple[int, int, int]`, *optional*): the grid X, Y, Z; the mask network's unless given.
         spacing (`float`, defaults to 3.0): edge of a voxel in mm.
         max_sequence_length (`int`, defaults to 128): prompts are padded or cut to this many tokens.
@@ -319,15 +322,17 @@ class GuideGenPipeline(StrictPipeline):
             raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected {tuple(shape)}.")
         return latents.to(device, dtype) * self.scheduler.init_noise_sigma
 
-    def draw_move(
+    def prepare_spread(
         self, organs: torch.Tensor, tumor: torch.Tensor, size: Sequence[int], generator: Generators
-    ) -> torch.Tensor | None:
-        """What the first step of Stage III moves x_0 by, (B, C, x, y, z); None without a `latent_spread`."""
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Shares of the classes in the cells of Stage III (B, N, x, y, z), and the normals (B, K) that its first step
+        draws with; each None without a `latent_spread`."""
         if self.latent_spread is None:
-            return None
-        shape = (len(organs), self.latent_spread.config.num_components)
+            return None, None
+        spread = self.latent_spread.config
+        shape = (len(organs), spread.num_components)
         normal = randn_tensor(shape, generator=generator, device=organs.device, dtype=torch.float32)
-        return self.latent_spread(torch.where(tumor.bool(), TUMOR, organs), normal, size)
+        return class_shares(torch.where(tumor.bool(), TUMOR, organs), size, spread.num_classes), normal
 
     def prepare_mask(self, mask) -> tuple[torch.Tensor, torch.Tensor, Grid, bool]:
         """A user's label map as organ and tumour map on the model's grid, that grid, and whether it is synthetic."""
@@ -619,7 +624,7 @@ class GuideGenPipeline(StrictPipeline):
         semantic_latents = self.semantic_encoder(organs, tumor, return_dict=False)[0].float()
         shape = (len(organs), self.vae.config.latent_channels, *semantic_latents.shape[2:])
         latents = self.prepare_latents(shape, generator, device, torch.float32, latents)
-        move = self.draw_move(organs, tumor, shape[2:], generator)
+        shares, normal = self.prepare_spread(organs, tumor, shape[2:], generator)
         self.scheduler.set_timesteps(steps, device=device)
         timesteps = self.scheduler.timesteps
         self._num_timesteps = len(timesteps)
@@ -629,14 +634,21 @@ class GuideGenPipeline(StrictPipeline):
             bar.set_description("CT (LFG)")
             for i, t in enumerate(timesteps):
                 guided = self.do_classifier_free_guidance
-                state = torch.cat([self.scheduler.scale_model_input(latents, t), semantic_latents], dim=1)
+                sample = self.scheduler.scale_model_input(latents, t)
+                state = torch.cat([sample, semantic_latents], dim=1)
                 state = torch.cat([state] * 2) if guided else state
                 text, attention = _last(len(state), prompt_embeds, prompt_attention_mask)
                 dtype = self.unet.dtype
                 noise = self.unet(state.to(dtype), t, text.to(dtype), attention, return_dict=False)[0].float()
                 if guided:
                     noise = torch.lerp(*noise.chunk(2), self.guidance_scale)
-                if move is not None and i == 0:
+                if shares is not None and (i == 0 or self.scheduler.alphas_cumprod[int(t)] < OPEN):
+                    original = _original(noise, sample, self.scheduler, t)
+                    if i == 0:
+                        move = self.latent_spread(shares, normal)
+                        means = class_means(original + move, shares)
+                    else:
+                        move = move_to_means(original, shares, means)
                     noise = _move_original(noise, move, self.scheduler, t)
                 latents = self.scheduler.step(noise, t, latents, **extra, return_dict=False)[0]
                 if callback is not None:
@@ -706,6 +718,16 @@ def _refuse_non_finite(network: str, values: torch.Tensor) -> None:
         raise ValueError(
             f"{network} gave NaN or infinite values in {values.dtype}; use bfloat16 or float32, or check its weights."
         )
+
+
+def _original(output: torch.Tensor, sample: torch.Tensor, scheduler: SchedulerMixin, t) -> torch.Tensor:
+    """The x_0 that the network's output stands for."""
+    kind, abar = scheduler.config.prediction_type, scheduler.alphas_cumprod[int(t)].to(output)
+    if kind == "sample":
+        return output
+    if kind == "epsilon":
+        return (sample - (1 - abar).sqrt() * output) / abar.sqrt()
+    return abar.sqrt() * sample - (1 - abar).sqrt() * output
 
 
 def _move_original(output: torch.Tensor, move: torch.Tensor, scheduler: SchedulerMixin, t) -> torch.Tensor:
