@@ -12,6 +12,7 @@ from diffusers.callbacks import PipelineCallback
 from guidegen_diffusers import Case, ClinicalPrompt, Grid, GuideGenPipeline, LatentSpread, TorsoPhantom, load_config
 from guidegen_diffusers.labels import TUMOR, split_tumor
 from guidegen_diffusers.models.latent_spread import class_means, class_shares
+from guidegen_diffusers.pipelines import pipeline_guidegen
 from guidegen_diffusers.pipelines.pipeline_guidegen import _move_original, _original
 
 
@@ -192,8 +193,10 @@ def test_x_0_is_read_off_whatever_the_network_predicts(kind):
     assert torch.allclose(_original(output, sample, scheduler, torch.tensor(700)), expected, atol=1e-5)
 
 
-def test_the_first_ct_step_moves_x_0_by_a_draw_and_the_others_keep_its_class_means(drawing, monkeypatch):
-    originals, moves = [], []
+def test_the_first_ct_step_moves_x_0_by_a_draw_and_the_next_keep_its_class_means_until_z_t_shows_it(
+    drawing, monkeypatch
+):
+    originals, moves, kept_at = [], [], []
     step, spread, scheduler = drawing.scheduler.step, drawing.latent_spread.forward, drawing.scheduler
 
     def watched(output, t, sample, **settings):
@@ -202,10 +205,15 @@ def test_the_first_ct_step_moves_x_0_by_a_draw_and_the_others_keep_its_class_mea
 
     monkeypatch.setattr(scheduler, "step", watched)
     monkeypatch.setattr(drawing.latent_spread, "forward", lambda *a: moves.append(spread(*a)) or moves[-1])
-    settings = dict(num_inference_steps=3, mask_num_inference_steps=2, guidance_scale=1.0, output_type="latent")
+    keep = pipeline_guidegen.move_to_means
+    monkeypatch.setattr(pipeline_guidegen, "move_to_means", lambda *a: kept_at.append(len(originals)) or keep(*a))
+    settings = dict(num_inference_steps=10, mask_num_inference_steps=2, guidance_scale=1.0, output_type="latent")
     made = drawing(SENTENCE, generator=seeded(0), **settings)
     assert len(moves) == 1
     assert moves[0].std() > 0.1
+    hidden = [i for i, t in enumerate(scheduler.timesteps) if scheduler.alphas_cumprod[t] < 0.25]
+    assert 2 < len(hidden) < 10
+    assert [0, *kept_at] == hidden
     shares = class_shares(torch.as_tensor(made.labels), originals[0].shape[2:])
     kept, *later = (class_means(original, shares) for original in originals)
     drawing.register_modules(latent_spread=None)
@@ -213,7 +221,7 @@ def test_the_first_ct_step_moves_x_0_by_a_draw_and_the_others_keep_its_class_mea
     drawing(SENTENCE, generator=seeded(0), **settings)
     plain, *drifted = (class_means(original, shares) for original in originals)
     assert (plain - kept).nan_to_num().abs().max() > 0.1
-    for held, drift in zip(later, drifted, strict=True):
+    for held, drift in [*zip(later, drifted, strict=True)][: len(kept_at)]:
         away = (drift - plain).nan_to_num().abs().mean()
         assert (held - kept).nan_to_num().abs().mean() < 0.25 * away
 
