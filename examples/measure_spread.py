@@ -94,13 +94,12 @@ def volume_spread(away: np.ndarray) -> list[list[float]]:
 def latent_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> list[torch.Tensor]:
     """R (cases, N, C), mean latents (cases, N, C) and mean HU (cases, N); NaN where a case has nothing of a class."""
     scheduler, rows = pipe.scheduler, []
-    last = scheduler.config.num_train_timesteps - 1
+    last, limit = scheduler.config.num_train_timesteps - 1, pipe.vae.config.hu_scale
     scheduler.set_timesteps(1)
     for i in tqdm(range(min(count, len(cases))), "latents"):
         case = on_grid(cases.case(i), pipe)
         if case.ct is None:
             raise SystemExit(f"--data_dir: case {i} has no CT, expected one; or pass --of volumes.")
-        limit = pipe.vae.config.hu_scale
         ct = torch.from_numpy(case.ct.astype(np.float32)).clamp(-limit, limit) / limit
         latents = pipe.vae.encode(ct[None, None]).latents * pipe.vae.config.scaling_factor
         organs, tumor = (torch.from_numpy(part)[None] for part in split_tumor(case.labels))

@@ -196,13 +196,16 @@ def test_x_0_is_read_off_whatever_the_network_predicts(kind):
 def test_the_first_ct_step_moves_x_0_by_a_draw_and_the_next_keep_its_class_means_until_z_t_shows_it(
     drawing, monkeypatch
 ):
-    originals, moves, kept_at = [], [], []
-    step, spread, scheduler = drawing.scheduler.step, drawing.latent_spread.forward, drawing.scheduler
+    said, taken, originals, moves, kept_at = [], [], [], [], []
+    unet, spread, scheduler = drawing.unet.forward, drawing.latent_spread.forward, drawing.scheduler
+    step = scheduler.step
 
     def watched(output, t, sample, **settings):
+        taken.append(output)
         originals.append(_original(output, sample, scheduler, t))
         return step(output, t, sample, **settings)
 
+    monkeypatch.setattr(drawing.unet, "forward", lambda *a, **k: said.append(unet(*a, **k)[0]) or (said[-1],))
     monkeypatch.setattr(scheduler, "step", watched)
     monkeypatch.setattr(drawing.latent_spread, "forward", lambda *a: moves.append(spread(*a)) or moves[-1])
     keep = pipeline_guidegen.move_to_means
@@ -214,6 +217,9 @@ def test_the_first_ct_step_moves_x_0_by_a_draw_and_the_next_keep_its_class_means
     hidden = [i for i, t in enumerate(scheduler.timesteps) if scheduler.alphas_cumprod[t] < 0.25]
     assert 2 < len(hidden) < 10
     assert [0, *kept_at] == hidden
+    assert torch.allclose(taken[0], _move_original(said[0], moves[0], scheduler, scheduler.timesteps[0]))
+    for i, (a, b) in enumerate(zip(taken, said, strict=True)):
+        assert torch.equal(a, b) == (i not in hidden), i
     shares = class_shares(torch.as_tensor(made.labels), originals[0].shape[2:])
     kept, *later = (class_means(original, shares) for original in originals)
     drawing.register_modules(latent_spread=None)
