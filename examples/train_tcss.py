@@ -63,6 +63,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train Stage I (TCSS): text to label maps.")
     parser.add_argument("--config", default="torso-6mm", help="names the networks: one of the package, or a JSON file")
     parser.add_argument("--pretrained_model_name_or_path", help="a pipeline whose mask network training goes on from")
+    parser.add_argument("--detail_channels", type=int, default=0, help="adds detail to a network without it")
+    parser.add_argument("--detail_only", action="store_true", help="trains the detail, all else stays as it is")
     parser.add_argument("--text_encoder", help="folder with tokenizer/ and text_encoder/, or any encoder on the Hub")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
@@ -257,6 +259,23 @@ def load_text_encoder(source: str, width: int):
             f"--text_encoder: its states are {encoder.config.hidden_size} wide, the mask network expects {width}."
         )
     return tokenizer, encoder.eval().requires_grad_(False)
+
+
+def with_detail(unet: CategoricalUNet3DConditionModel, channels: int) -> CategoricalUNet3DConditionModel:
+    """The network with detail, which changes nothing until it is trained."""
+    if unet.detail is not None:
+        raise SystemExit(f"--detail_channels: the network has {unet.config.detail_channels} of them already.")
+    with opening("--detail_channels", channels, f"a multiple of {unet.config.norm_num_groups}"):
+        wider = CategoricalUNet3DConditionModel.from_config(unet.config, detail_channels=channels)
+    wider.load_state_dict(unet.state_dict() | {f"detail.{k}": v for k, v in wider.detail.state_dict().items()})
+    return wider
+
+
+def train_detail_only(unet: CategoricalUNet3DConditionModel) -> None:
+    if unet.detail is None:
+        raise SystemExit("--detail_only: the network has no detail; --detail_channels adds it.")
+    unet.requires_grad_(False)
+    unet.detail.requires_grad_(True)
 
 
 @torch.no_grad()
@@ -456,6 +475,10 @@ def train(args: argparse.Namespace) -> None:
     else:
         unet = CategoricalUNet3DConditionModel.from_config(config["mask_unet"])
         scheduler = CategoricalDDPMScheduler.from_config(config["mask_scheduler"])
+    if args.detail_channels:
+        unet = with_detail(unet, args.detail_channels)
+    if args.detail_only:
+        train_detail_only(unet)
     unet.train().to(memory_format=torch.channels_last_3d)
     if args.gradient_checkpointing:
         unet.enable_gradient_checkpointing()

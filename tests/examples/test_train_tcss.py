@@ -119,6 +119,16 @@ def test_a_pipeline_is_a_start_with_its_own_encoder(script, finished, tmp_path):
     assert (tmp_path / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
 
 
+def test_detail_is_added_and_trained_with_all_else_as_it_was(script, finished, tmp_path):
+    start = [*FEW, *SHORT, "--phantom", 2, "--pretrained_model_name_or_path", finished / "pipeline"]
+    call(script, *start, "--detail_channels", 8, "--detail_only", "--learning_rate", 1e-2, "--output_dir", tmp_path)
+    before, after = (GuideGenPipeline.from_pretrained(f / "pipeline").mask_unet for f in (finished, tmp_path))
+    for name, tensor in before.named_parameters():
+        assert torch.equal(tensor, after.get_parameter(name)), name
+    assert after.config.detail_channels == 8
+    assert after.detail.conv_out.weight.any()
+
+
 def test_a_pipeline_in_half_precision_is_a_start_for_mixed_precision(script, finished, tmp_path):
     GuideGenPipeline.from_pretrained(finished / "pipeline", dtype=torch.float16).save_pretrained(tmp_path / "half")
     start = [*FEW, *SHORT, "--phantom", 2, "--pretrained_model_name_or_path", tmp_path / "half"]
@@ -243,6 +253,8 @@ def test_a_checkpoint_takes_the_learning_rate_of_the_arguments(script, shown, fi
         (["--phantom", 0], "--phantom: got 0, expected 1 or more"),
         (["--phantom", 2, "--kl_weight", 0], "expected a loss"),
         (["--phantom", 2, "--num_validation_prompts", 0], "--num_validation_prompts: got 0, expected 1 or more"),
+        (["--phantom", 2, "--detail_only"], "--detail_only: the network has no detail"),
+        (["--phantom", 2, "--detail_channels", 6], "--detail_channels: got 6, expected"),
         (["--phantom", 2, "--text_encoder", "/nowhere"], "--text_encoder: got /nowhere, expected a folder"),
         (["--phantom", 2, "--pretrained_model_name_or_path", "/nowhere"], "got /nowhere, expected a pipeline"),
         (["--phantom", 2, "--resume_from_checkpoint", "/nowhere"], "/nowhere holds no stage.json"),

@@ -11,6 +11,7 @@ from guidegen_diffusers.models.attention import Attention
 from guidegen_diffusers.models.unet_3d_condition import (
     AttentionBlock3D,
     CategoricalUNet3DConditionModel,
+    Detail,
     LatentUNet3DConditionModel,
     NeighborVotes,
 )
@@ -55,6 +56,7 @@ READING_TEXT = pytest.mark.parametrize(
 CATEGORICAL, LATENT = CategoricalUNet3DConditionModel, LatentUNet3DConditionModel
 VARIANTS = pytest.mark.parametrize("variant", [CATEGORICAL, LATENT], ids=["categorical", "latent"])
 VOTES = {"patch_size": 2, "vote_windows": (3, 5)}
+DETAIL = {**VOTES, "detail_channels": 8}
 NETWORKS = pytest.mark.parametrize(
     ("variant", "patch"),
     [
@@ -62,9 +64,10 @@ NETWORKS = pytest.mark.parametrize(
         (CATEGORICAL, {"patch_size": 2}),
         (CATEGORICAL, {"patch_size": 4}),
         (CATEGORICAL, VOTES),
+        (CATEGORICAL, DETAIL),
         (LATENT, {}),
     ],
-    ids=["categorical", "categorical-2", "categorical-4", "categorical-votes", "latent"],
+    ids=["categorical", "categorical-2", "categorical-4", "categorical-votes", "categorical-detail", "latent"],
 )
 PATCHES = pytest.mark.parametrize("patch_size", [1, 2, 4])
 GRID = (8, 4, 12)  # of labels or latents, non-cubic
@@ -74,6 +77,13 @@ def unet(variant, options=FULL, **changes):
     stem = {"sample_size": GRID} if variant is CATEGORICAL else {"in_channels": 6, "out_channels": 4}
     torch.manual_seed(0)
     return variant(**{**stem, **options, **changes}).eval()
+
+
+def trained(model):
+    """What starts as nothing, the last layer of the detail, no longer is."""
+    if getattr(model, "detail", None) is not None:
+        torch.nn.init.normal_(model.detail.conv_out.weight, std=0.1)
+    return model
 
 
 def inputs(variant, grid=GRID, batch=2, seed=0):
@@ -490,6 +500,54 @@ def test_windows_that_have_no_middle_or_overflow_are_errors(windows):
         unet(CATEGORICAL, vote_windows=windows)
 
 
+# ---- detail
+
+
+def test_untrained_detail_changes_nothing():
+    with_detail, without = unet(CATEGORICAL, **DETAIL), unet(CATEGORICAL, **VOTES)
+    without.load_state_dict({k: v for k, v in with_detail.state_dict().items() if not k.startswith("detail")})
+    assert torch.equal(run(with_detail, *inputs(CATEGORICAL)), run(without, *inputs(CATEGORICAL)))
+
+
+@pytest.mark.parametrize("channels", [6, -4])
+def test_detail_that_does_not_divide_into_groups_is_an_error(channels):
+    with pytest.raises(ValueError, match=rf"detail_channels: got {channels}, expected 0 or a multiple of"):
+        unet(CATEGORICAL, detail_channels=channels)
+
+
+def test_detail_learns_what_neighbours_in_another_patch_decide():
+    """Where the voxel above is of class 1, the voxel is of class 2; the logits that come in say nothing."""
+    torch.manual_seed(0)
+    detail, time = Detail(8, 4, 16, 4), torch.randn(1, 16)
+    sample = torch.randint(0, 2, (1, 8, 8, 8), dtype=torch.uint8)
+    wanted = (2 * sample.roll(1, 3)).long()
+    optimizer = torch.optim.Adam(detail.parameters(), lr=2e-2)
+    for _ in range(60):
+        logits = detail(torch.zeros(1, 4, 8, 8, 8), sample, time)
+        loss = torch.nn.functional.cross_entropy(logits[..., 1:], wanted[..., 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    unseen = torch.randint(0, 2, (1, 8, 8, 8), dtype=torch.uint8)
+    with torch.no_grad():
+        found = detail(torch.zeros(1, 4, 8, 8, 8), unseen, time).argmax(1)
+    assert (found == 2 * unseen.roll(1, 3))[..., 1:].float().mean() > 0.95
+
+
+def test_checkpointing_gives_the_gradients_of_detail():
+    model, batch, gradients = trained(unet(CATEGORICAL, **DETAIL)).train(), inputs(CATEGORICAL), []
+    calls = []
+    model.detail.register_forward_pre_hook(lambda *_: calls.append(1))
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.enable_gradient_checkpointing()
+        model.zero_grad()
+        loss_of(model, batch).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    assert len(calls) == 1 + 2, "checkpointing runs it a second time"
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
 @VARIANTS
 def test_timesteps_of_every_kind_agree(variant):
     model, (sample, _, text, mask) = unet(variant), inputs(variant)
@@ -537,7 +595,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(variant, options):
 @OPTIONS
 def test_a_training_step_reaches_every_parameter_and_lowers_the_loss(variant, patch, options):
     grid = tuple(n * patch.get("patch_size", 1) for n in (4, 4, 8))
-    model, batch = unet(variant, options, **patch).train(), inputs(variant, grid)
+    model, batch = trained(unet(variant, options, **patch)).train(), inputs(variant, grid)
     optimizer, losses = torch.optim.AdamW(model.parameters(), lr=2e-3), []
     for _ in range(3):
         loss = loss_of(model, batch)
@@ -634,7 +692,7 @@ def test_bfloat16_autocast_runs_and_trains(variant):
 @NETWORKS
 def test_channels_last_equals_contiguous(variant, patch):
     grid = tuple(n * patch.get("patch_size", 1) for n in (4, 2, 6))
-    model, (sample, *rest) = unet(variant, **patch), inputs(variant, grid)
+    model, (sample, *rest) = trained(unet(variant, **patch)), inputs(variant, grid)
     out = run(model, sample, *rest)
     model = model.to(memory_format=torch.channels_last_3d)
     assert model.conv_out.weight.is_contiguous(memory_format=torch.channels_last_3d)

@@ -9,6 +9,8 @@ semantic latents and writes noise. Choices of ours where the paper is silent:
   `patch_size` 2 or 4 the trunk runs on 1/8 or 1/64 of the voxels;
 - `vote_windows`: to each voxel's logits is added, class by class, how many neighbours in cubes around it x_t shows,
   with gains that the time sets: neighbours tell a speck of noise from a small tumour where a patch hardly can;
+- `detail_channels`: convolutions over all voxels correct the logits, which leave a patch through one narrow layer
+  where what is a voxel thin, or just touches another organ, is lost;
 - `num_knowledge_queries`: learned queries pool the text, once for each cross-attention level, beside its tokens;
 - `pool_text`: the mean text state joins the time embedding; `coordinates`: voxel positions join the stem.
 """
@@ -163,6 +165,27 @@ class _AddVotes(torch.autograd.Function):
             for w, count in enumerate(_count_neighbors(sample[b], classes, ctx.windows)):
                 sums[b, w, classes] = torch.linalg.vecdot(item, count.flatten(1).to(sums.dtype))
         return grad, sums.to(gains.dtype), None, None
+
+
+class Detail(nn.Module):
+    """Residual blocks over every voxel's logits and x_t; what they find is added to the logits."""
+
+    def __init__(self, channels: int, num_classes: int, time_channels: int, groups: int):
+        super().__init__()
+        self.logits_in = nn.Conv3d(num_classes, channels, 1)
+        self.label_embedding = nn.Embedding(num_classes, channels)
+        self.blocks = nn.ModuleList([ResBlock3D(channels, channels, time_channels, groups) for _ in range(2)])
+        self.norm_out = nn.GroupNorm(groups, channels)
+        self.conv_out = nn.Conv3d(channels, num_classes, 1)
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)
+
+    def forward(self, logits: torch.Tensor, sample: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        shown = rearrange(self.label_embedding(sample.int()), "b x y z c -> b c x y z")
+        x = self.logits_in(logits.log_softmax(1)) + shown
+        for block in self.blocks:
+            x = block(x, time)
+        return logits + self.conv_out(F.silu(self.norm_out(x)))
 
 
 def _class_blocks(logits: torch.Tensor) -> Iterator[tuple[int, slice]]:
@@ -324,6 +347,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         num_classes (`int`, defaults to 21): N.
         patch_size (`int`, defaults to 1): 1, 2 or 4; voxels a side that the trunk sees as one.
         vote_windows (`tuple[int, ...]`, defaults to `()`): of 3 and 5; sides of the cubes whose neighbours vote.
+        detail_channels (`int`, defaults to 0): width of the convolutions over all voxels that correct the logits.
         block_out_channels (`tuple[int, ...]`): widths of the levels; each level after the first halves the grid.
         layers_per_block (`int`, defaults to 2): residual blocks a level.
         cross_attention_dim (`int`, defaults to 768): width of the text states.
@@ -339,6 +363,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         num_classes: int = 21,
         patch_size: int = 1,
         vote_windows: tuple[int, ...] = (),
+        detail_channels: int = 0,
         block_out_channels: tuple[int, ...] = (32, 64, 128, 256),
         layers_per_block: int = 2,
         cross_attention_dim: int = 768,
@@ -364,12 +389,19 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         )
         if patch_size not in (1, 2, 4):
             raise ValueError(f"patch_size: got {patch_size}, expected 1, 2 or 4.")
+        if detail_channels < 0 or detail_channels % norm_num_groups:
+            raise ValueError(
+                f"detail_channels: got {detail_channels}, expected 0 or a multiple of norm_num_groups, "
+                f"{norm_num_groups}."
+            )
         width = block_out_channels[0]
         # one row for each class at each place in the patch; a patch is the sum of its rows
         self.label_embedding = nn.EmbeddingBag(patch_size**3 * num_classes, width, mode="sum")
         kernel = 3 if patch_size == 1 else 1
         self.conv_out = nn.Conv3d(width, patch_size**3 * num_classes, kernel, padding=kernel // 2)
         self.votes = NeighborVotes(vote_windows, num_classes, 4 * width) if vote_windows else None
+        shared = (num_classes, 4 * width, norm_num_groups)
+        self.detail = Detail(detail_channels, *shared) if detail_channels else None
 
     def forward(
         self,
@@ -391,6 +423,10 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         logits = rearrange(x, "b x y z (n p q r) -> b n (x p) (y q) (z r)", p=p, q=p, r=p)
         if self.votes is not None:
             logits = self.votes(logits, sample, time)
+        if self.detail is not None and torch.is_grad_enabled() and self.gradient_checkpointing:
+            logits = self._gradient_checkpointing_func(self.detail, logits, sample, time)
+        elif self.detail is not None:
+            logits = self.detail(logits, sample, time)
         return UNet3DConditionOutput(sample=logits) if return_dict else (logits,)
 
 
