@@ -284,6 +284,12 @@ class UNet3DConditionModel(StrictModelMixin):
         if any(n % factor for n in size):
             raise ValueError(f"sample: got a grid of {tuple(size)}, expected multiples of {factor}.")
 
+    def _checkpointed(self, module: nn.Module, *arguments) -> torch.Tensor:
+        """The module's output; where checkpointing is on, backward makes what lies between anew."""
+        if torch.is_grad_enabled() and self.gradient_checkpointing:
+            return self._gradient_checkpointing_func(module, *arguments)
+        return module(*arguments)
+
     def embed_time(
         self,
         sample: torch.Tensor,  # (B, ...)
@@ -314,10 +320,7 @@ class UNet3DConditionModel(StrictModelMixin):
         context = {int(level): pool(text, mask) for level, pool in self.knowledge.items()}
 
         def run(layer: UNetLayer3D, x: torch.Tensor, level: int) -> torch.Tensor:
-            arguments = (x, time, *context.get(level, (text, mask)))
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                return self._gradient_checkpointing_func(layer, *arguments)
-            return layer(*arguments)
+            return self._checkpointed(layer, x, time, *context.get(level, (text, mask)))
 
         skips, last, per_level = [x], len(self.downsample), self.config.layers_per_block
         for i, layer in enumerate(self.down):
@@ -400,8 +403,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         kernel = 3 if patch_size == 1 else 1
         self.conv_out = nn.Conv3d(width, patch_size**3 * num_classes, kernel, padding=kernel // 2)
         self.votes = NeighborVotes(vote_windows, num_classes, 4 * width) if vote_windows else None
-        shared = (num_classes, 4 * width, norm_num_groups)
-        self.detail = Detail(detail_channels, *shared) if detail_channels else None
+        self.detail = Detail(detail_channels, num_classes, 4 * width, norm_num_groups) if detail_channels else None
 
     def forward(
         self,
@@ -423,10 +425,8 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         logits = rearrange(x, "b x y z (n p q r) -> b n (x p) (y q) (z r)", p=p, q=p, r=p)
         if self.votes is not None:
             logits = self.votes(logits, sample, time)
-        if self.detail is not None and torch.is_grad_enabled() and self.gradient_checkpointing:
-            logits = self._gradient_checkpointing_func(self.detail, logits, sample, time)
-        elif self.detail is not None:
-            logits = self.detail(logits, sample, time)
+        if self.detail is not None:
+            logits = self._checkpointed(self.detail, logits, sample, time)
         return UNet3DConditionOutput(sample=logits) if return_dict else (logits,)
 
 
