@@ -117,6 +117,22 @@ def reconstruction(pipe: GuideGenPipeline, phantom: TorsoPhantom, args: argparse
 # -------------------------------------------------------------------------------------------------------- the table
 
 
+def agreement(signs: list[bool], sites: list[str]) -> float | None:
+    """How often two cases of one site have one sign, over all their pairs, sites weighed by their cases.
+
+    Scan phases turn the sign of a kidney's tumour, and what the bowel holds that of a colon's, so that even two
+    phantoms of a site differ. None where no site has two cases.
+    """
+    found, cases = 0.0, 0
+    for site in sorted(set(sites)):
+        own = [sign for sign, place in zip(signs, sites, strict=True) if place == site]
+        n, bright = len(own), sum(own)
+        if n > 1:
+            found += n * (bright * (bright - 1) + (n - bright) * (n - bright - 1)) / (n * (n - 1))
+            cases += n
+    return found / cases if cases else None
+
+
 def table(rows: list[dict], reconstructed: dict[str, float]) -> dict[str, str]:
     """The figures that are asked for, with their counts."""
     canonical = [row for row in rows if row["name"].startswith("canonical")]
@@ -165,9 +181,12 @@ def table(rows: list[dict], reconstructed: dict[str, float]) -> dict[str, str]:
         out["mean HU of an organ, furthest from the phantoms'"] = f"{away[worst]:+.1f} HU ({worst})"
         far = [f"{name} {hu:+.0f}" for name, hu in away.items() if abs(hu) > 15]
         out["off by more than 15 HU"] = f"{len(far)} of {len(ORGANS)}: {', '.join(far) or 'none'}"
-        pairs = [(row["made"]["contrast"], row["phantom"]["contrast"]) for row in asked]
-        pairs = [(a, b) for a, b in pairs if a is not None and b is not None]
-        out["tumour contrast of the phantom's sign"] = share([a * b > 0 for a, b in pairs])
+        pairs = [(row["made"]["contrast"], row["phantom"]["contrast"], row["sites"][0]) for row in asked]
+        pairs = [pair for pair in pairs if None not in pair]
+        out["tumour contrast of the phantom's sign"] = share([a * b > 0 for a, b, _ in pairs])
+        alike = agreement([b > 0 for _, b, _ in pairs], [site for *_, site in pairs])
+        if alike is not None:
+            out["tumour contrast of one sign in two phantoms of a site"] = f"{100 * alike:.1f} %"
     if all("dice" in row["made"] for row in canonical):
         scores = {
             side: np.mean([np.mean([v for k, v in row[side]["dice"].items() if k in ORGANS]) for row in canonical])

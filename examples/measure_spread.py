@@ -14,7 +14,8 @@ Stage III, mean latents of the classes beside what label map and text say of the
 
 are mostly scan phases, gas and fat: a few principal components. The first step of the CT moves by a draw of them, and
 by what is missing on average: the mean of R, and what `--painted` cases still miss of their HU once they are painted
-with their own draw, in latents a HU as they go together from case to case.
+with their own draw, on their own label maps and on drawn ones, the mean of both. HU become latents as they go together
+from case to case; what comes of it the next of `--rounds` tells.
 The pipeline's folder is told in place; no weight of a network changes.
 
     python examples/measure_spread.py --model out/torso-6mm --data_dir out/phantoms
@@ -46,6 +47,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--components", type=int, default=6, help="of the latents")
     parser.add_argument("--count", type=int, default=300, help="the first so many cases")
     parser.add_argument("--painted", type=int, default=30, help="of them, painted for what their HU miss on average")
+    parser.add_argument("--rounds", type=int, default=3, help="of painting, each with what was found before")
     args = parser.parse_args()
     if args.count < FEWEST:
         parser.error(f"--count: got {args.count}, expected {FEWEST} or more; a spread of fewer cases is noise.")
@@ -141,19 +143,35 @@ def principal(away: torch.Tensor, count: int) -> LatentSpread:
 
 
 @torch.no_grad()
-def missing(pipe: GuideGenPipeline, cases: CaseDataset, spread: LatentSpread, away: torch.Tensor) -> torch.Tensor:
-    """Mean HU (N,) of cases, whose R are `away`, less those of their CT painted with their own draw, on average."""
-    own = LatentSpread(1, away.shape[2], away.shape[1])  # draws nothing: its mean is a case's own
+def missing(pipe: GuideGenPipeline, cases: CaseDataset, spread: LatentSpread, centred: torch.Tensor) -> torch.Tensor:
+    """Mean HU (2, N) of cases, whose R less its mean are `centred`, less those of CT painted with their own draw: on
+    their own label maps, and on ones drawn from their texts."""
+    own = LatentSpread(1, centred.shape[2], centred.shape[1])  # draws nothing: its mean is a case's own
     pipe.register_modules(latent_spread=own)
     pipe.set_progress_bar_config(disable=True)
     rows, directions = [], spread.components.flatten(1)
-    for i in tqdm(range(len(away)), "painted"):
+    for i in tqdm(range(len(centred)), "painted"):
         case = cases.case(i)
-        eps = (away[i] - spread.mean).nan_to_num().flatten() @ directions.T / directions.square().sum(1)
+        eps = centred[i].nan_to_num().flatten() @ directions.T / directions.square().sum(1)
         own.mean.copy_(spread.mean + (eps @ directions).view_as(own.mean))
-        made = pipe(case.prompt, mask=case, generator=torch.Generator().manual_seed(i))
-        rows.append(class_hu(case.ct, case.labels) - class_hu(made.ct[0], case.labels))
+        made = [
+            pipe(case.prompt, mask=mask, generator=torch.Generator().manual_seed(i)).cases[0] for mask in (case, None)
+        ]
+        truth = class_hu(case.ct, case.labels)
+        rows.append(torch.stack([truth - class_hu(painted.ct, painted.labels) for painted in made]))
     return torch.stack(rows).nanmean(0).nan_to_num()
+
+
+def asked_for(dark: torch.Tensor, before: torch.Tensor | None, asked: torch.Tensor | None) -> torch.Tensor:
+    """HU (N,) to ask latents for where `dark` are missing, and `before` were when `asked` had been asked for.
+
+    A secant: classes that gave half of it are asked for twice as much, four times at most; those that gave a tenth or
+    less do not follow their latents and are left alone.
+    """
+    if asked is None:
+        return dark
+    gain = ((before - dark) / asked).nan_to_num(posinf=0, neginf=0)
+    return torch.where(gain > 0.1, dark / gain.clamp(0.25, 1), 0)
 
 
 def tell_volumes(pipe: GuideGenPipeline, folder: Path, spread: list[list[float]]) -> None:
@@ -179,14 +197,25 @@ def main() -> None:
     found = [name for name in args.of if networks[name] is not None]
     if not found:
         raise SystemExit(f"--model: {args.model} has no networks of {', '.join(args.of)}.")
+    if "latents" in found and pipe.scheduler.config.prediction_type == "epsilon":
+        raise SystemExit(
+            "--of latents: the CT's scheduler predicts epsilon, expected v_prediction or sample: of noise alone "
+            "epsilon says no x_0; pass --of volumes."
+        )
     if "volumes" in found:
         tell_volumes(pipe, args.model, volume_spread(volume_residuals(pipe, cases, args.count)))
     if "latents" in found:
         away, means, hu = latent_residuals(pipe, cases, args.count)
         spread = principal(away, args.components)
-        dark = missing(pipe, cases, spread, away[: args.painted])
-        print("missing HU: " + ", ".join(f"{c.name} {v:+.0f}" for c, v in zip(CLASSES, dark, strict=True) if c.id))
-        spread.mean += latents_a_hu(means, hu) * dark[:, None]
+        slope, centred = latents_a_hu(means, hu), away[: args.painted] - away.nanmean(0)
+        before = asked = None
+        for k in range(args.rounds):
+            own, drawn = missing(pipe, cases, spread, centred)
+            told = [f"{c.name} {own[c.id]:+.0f} {drawn[c.id]:+.0f}" for c in CLASSES[1:]]
+            print(f"round {k + 1}, missing HU on own and on drawn label maps: {', '.join(told)}", flush=True)
+            dark = (own + drawn) / 2
+            before, asked = dark, asked_for(dark, before, asked)
+            spread.mean += slope * asked[:, None]
         tell_latents(args.model, spread)
 
 

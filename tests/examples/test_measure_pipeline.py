@@ -1,10 +1,14 @@
 """measure_pipeline.py: figures with known answers for cases that are the phantoms themselves, and no case twice."""
 
+import itertools
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from guidegen_diffusers import Segmenter3D, TorsoPhantom
 from guidegen_diffusers.prompts import SITES
@@ -66,6 +70,19 @@ def test_what_is_wrong_shows(script, perfect):
     assert table["tumour volume, mean over the phantoms'"] == "2.00"
     assert table["stray fragments, generated"] == "25.00 %"
     assert table["tumour contrast of the phantom's sign"].startswith("0.0 %")
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=12))
+def test_agreement_is_the_share_of_pairs_of_a_site_that_agree(script, cases):
+    alike, weight = 0.0, 0
+    for site in "abc":
+        own = [sign for sign, place in cases if place == site]
+        if len(own) > 1:
+            alike += len(own) * np.mean([a == b for a, b in itertools.combinations(own, 2)])
+            weight += len(own)
+    found = script.agreement([sign for sign, _ in cases], [place for _, place in cases])
+    assert found == (pytest.approx(alike / weight) if weight else None)
 
 
 def test_a_run_goes_on_where_it_stopped_and_measures_all_three_stages(script, tiny, tmp_path):

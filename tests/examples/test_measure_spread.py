@@ -5,6 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler
+from hypothesis import given
+from hypothesis import strategies as st
 
 from guidegen_diffusers import GuideGenPipeline, LatentSpread
 from guidegen_diffusers.data.phantom_set import write_phantoms
@@ -16,6 +19,14 @@ from .launch import call, load_script
 @pytest.fixture
 def script():
     return load_script("measure_spread.py")
+
+
+@pytest.fixture
+def tiny(tiny):
+    """With a CT network that says x_0 of noise alone."""
+    scheduler = DDIMScheduler.from_config(tiny.scheduler.config, prediction_type="v_prediction")
+    tiny.register_modules(scheduler=scheduler)
+    return tiny
 
 
 def test_a_common_factor_and_what_is_each_classs_own_are_told_apart(script):
@@ -78,7 +89,7 @@ def test_what_the_unet_leaves_of_the_latents_is_found_and_the_pipeline_draws_it(
     before = {f: f.read_bytes() for f in (tmp_path / "pipeline").rglob("*.safetensors")}
     call(
         script, "--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set", "--of", "latents", "--components", 4,
-        "--painted", 2,
+        "--painted", 2, "--rounds", 2,
     )  # fmt: skip
     pipe = GuideGenPipeline.from_pretrained(tmp_path / "pipeline")
     assert isinstance(pipe.latent_spread, LatentSpread)
@@ -93,6 +104,49 @@ def test_what_the_unet_leaves_of_the_latents_is_found_and_the_pipeline_draws_it(
     assert made.ct.std() > 0
 
 
+def test_every_round_of_painting_starts_from_what_the_rounds_before_found(script, tiny, tmp_path, monkeypatch, capsys):
+    write_phantoms(tmp_path / "set", 30, (16, 12, 24), 24.0, 0, "train", progress=False)
+    tiny.save_pretrained(tmp_path / "pipeline")
+    seen, dark = [], torch.linspace(-20, 20, NUM_CLASSES)
+
+    def painted(pipe, cases, spread, centred):
+        assert centred.nanmean(0).nan_to_num().abs().max() < 1e-3
+        seen.append(spread.mean.clone())
+        return torch.stack([dark - 3, dark + 3]) / 2 ** len(seen)  # each round gives half of what was asked for
+
+    monkeypatch.setattr(script, "missing", painted)
+    folders = ("--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set")
+    call(script, *folders, "--of", "latents", "--rounds", 3)
+    told = LatentSpread.from_pretrained(tmp_path / "pipeline" / "latent_spread").mean
+    first, second, third = (b - a for a, b in zip(seen, [*seen[1:], told], strict=True))
+    assert first.abs().max() > 0
+    assert torch.allclose(second, first, atol=1e-5)  # half as much, asked for twice as loud
+    assert torch.allclose(third, first, atol=1e-5)
+    assert "round 3, missing HU on own and on drawn label maps: spleen -3 -2" in capsys.readouterr().out
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(0.25, 1)), min_size=1, max_size=20))
+def test_what_classes_give_of_what_is_asked_for_is_made_up_for(classes):
+    script = load_script("measure_spread.py")
+    dark, gain = torch.tensor(classes, dtype=torch.float64).T
+    asked = script.asked_for(dark, None, None)
+    assert torch.equal(asked, dark)
+    left = dark - gain * asked
+    again = script.asked_for(left, dark, asked)
+    assert (left - gain * again).abs().max() < 1e-6
+
+
+def test_classes_that_do_not_follow_are_left_alone(script):
+    dark = torch.tensor([24.0, 24.0, 0.0, 20.0])
+    asked = script.asked_for(dark, None, None)
+    after = torch.tensor([25.0, 23.0, 0.0, 18.0])  # away, hardly, never asked, a tenth and so left
+    again = script.asked_for(after, dark, asked)
+    assert again.tolist() == [0, 0, 0, 0]
+    assert script.asked_for(after, after, again).tolist() == [0, 0, 0, 0]
+    weak = script.asked_for(torch.tensor([17.0]), torch.tensor([20.0]), torch.tensor([20.0]))
+    assert weak.tolist() == [68.0]  # four times, though it gave less than a quarter
+
+
 def test_another_grid_and_too_few_cases_are_refused(script, tiny, tmp_path, capsys):
     write_phantoms(tmp_path / "set", 30, (8, 6, 12), 48.0, 0, "train", progress=False)
     write_phantoms(tmp_path / "few", 2, (16, 12, 24), 24.0, 0, "train", progress=False)
@@ -100,6 +154,11 @@ def test_another_grid_and_too_few_cases_are_refused(script, tiny, tmp_path, caps
     arguments = ("--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set")
     with pytest.raises(SystemExit, match=r"--data_dir: \(8, 6, 12\) voxels a case, expected \(16, 12, 24\)"):
         call(script, *arguments)
+    epsilon = DDIMScheduler.from_config(tiny.scheduler.config, prediction_type="epsilon")
+    tiny.register_modules(scheduler=epsilon)
+    tiny.save_pretrained(tmp_path / "epsilon")
+    with pytest.raises(SystemExit, match="--of latents: the CT's scheduler predicts epsilon, expected v_prediction"):
+        call(script, "--model", tmp_path / "epsilon", *arguments[2:])
     tiny.register_modules(unet=None)
     tiny.save_pretrained(tmp_path / "labels-only")
     with pytest.raises(SystemExit, match="--model: .* has no networks of latents"):

@@ -29,7 +29,8 @@ def drawing(tiny) -> GuideGenPipeline:
     """One whose first CT step draws: every component there is."""
     spread = LatentSpread(num_components=3, latent_channels=tiny.vae.config.latent_channels)
     torch.nn.init.normal_(spread.components, generator=seeded(7))
-    tiny.register_modules(latent_spread=spread)
+    scheduler = DDIMScheduler.from_config(tiny.scheduler.config, prediction_type="v_prediction")
+    tiny.register_modules(latent_spread=spread, scheduler=scheduler)
     return tiny
 
 
@@ -230,6 +231,14 @@ def test_the_first_ct_step_moves_x_0_by_a_draw_and_the_next_keep_its_class_means
     for held, drift in [*zip(later, drifted, strict=True)][: len(kept_at)]:
         away = (drift - plain).nan_to_num().abs().mean()
         assert (held - kept).nan_to_num().abs().mean() < 0.25 * away
+
+
+def test_a_spread_is_refused_where_noise_alone_says_no_x_0(drawing):
+    epsilon = DDIMScheduler.from_config(drawing.scheduler.config, prediction_type="epsilon")
+    drawing.register_modules(scheduler=epsilon)
+    with pytest.raises(ValueError, match="latent_spread: got it with .* 'epsilon', expected 'v_prediction' or"):
+        drawing(SENTENCE, generator=seeded(0), **FEW)
+    assert drawing(SENTENCE, output="mask", generator=seeded(0), **FEW).ct is None
 
 
 def test_a_spread_of_nothing_draws_nothing(drawing):

@@ -54,6 +54,11 @@ def check_guidegen_inputs(
     lacking = [name for name in needed if getattr(pipe, name) is None]
     if lacking:
         raise ValueError(f"This call needs {', '.join(lacking)}, which the pipeline was made without.")
+    if output == "pair" and pipe.latent_spread is not None and pipe.scheduler.config.prediction_type == "epsilon":
+        raise ValueError(
+            "latent_spread: got it with a scheduler of prediction_type 'epsilon', expected 'v_prediction' or "
+            "'sample': of noise alone epsilon says no x_0 whose means could be drawn; or leave latent_spread out."
+        )
     if not isinstance(num_volumes_per_prompt, int) or num_volumes_per_prompt < 1:
         raise ValueError(f"num_volumes_per_prompt: got {num_volumes_per_prompt!r}, expected 1 or more.")
     for name, value in (("prompt", prompt), ("negative_prompt", negative_prompt)):
