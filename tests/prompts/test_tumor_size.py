@@ -30,6 +30,10 @@ large | Tumour size 6 cm, left kidney
 huge | The mass measures 9 centimetres.
 huge | kidney tumour of more than 7 cm
 small | A lung tumour was seen. It measures 12 mm.
+small | RML lesion c/w primary lung ca, 1.9 cm. 59 y/o F.
+medium | LUL ca 36 mm. 70 yo M.
+large | RCC, side not specified. 48 y/o M. 5.8 cm.
+medium | Rectal ca. 31 x 38 mm. 80F.
 medium | RUL mass 35 mm with a 12 mm lymph node
 medium | 5 cm left renal mass and 12 cm renal cyst
 medium | Right upper lobe mass, previously 3.1 cm, now 4.2 cm.
@@ -42,6 +46,8 @@ medium | tumour increased from 2 to 4 cm in the left kidney
 - | large and small bowel normal; kidney cancer
 - | slice thickness 5 mm; lung cancer
 - | 5 mm slices, lung cancer
+- | Lung cancer. Slice thickness: 5 mm.
+- | 5 cm. Lung cancer.
 - | a large man with lung cancer
 - | massive pulmonary embolism; lung cancer
 - | moderately differentiated adenocarcinoma of the colon

@@ -67,7 +67,8 @@ def read_diameters(reading: Reading, told: bool) -> list[float]:
         if diameter is not None and not _is_foreign(items, at, end):
             head = _measured(items, at, end)
             keyed = at > 1 and items[at - 1].kind in (":", "=") and items[at - 2].text in _MEASURING
-            of_earlier = told and any(item.text in _MEASURING for item in items)
+            alone = at == 0 and end == len(items)  # "RCC. 5.8 cm."
+            of_earlier = told and (alone or any(item.text in _MEASURING for item in items))
             if head in reading.tumors or (head is None and (keyed or of_earlier)):
                 found.append(diameter)
         at = max(end, at + 1)
