@@ -52,6 +52,8 @@ AGES = """
 51-60 | Mrs Smith, 54, was seen
 41-50 | The patient (female, 44)
 51-60 | he is 55
+51-60 | The woman is 55 and has a cough.
+51-60 | This gentleman is 55, lung cancer
 <=30 | a woman of 29 years
 71-80 | 71/M
 61-70 | M/62
@@ -71,6 +73,7 @@ AGES = """
 - | 5-year survival
 - | born in 1962
 - | at T12 62
+- | The woman is 3 months pregnant.
 - | his sister (45F) has breast cancer
 - | 62-year-old man, 45 years old
 """
@@ -85,6 +88,8 @@ male | Mr. Jones
 male | gentleman
 male | a 6-year-old boy
 male | He has cancer.
+male | cancer; he's 71
+female | colon cancer, she 62
 male | his father died of lung cancer
 male | 68 y.o. white M
 female | a woman
@@ -102,6 +107,7 @@ female | A female patient; he was seen by her physician
 - | the patient
 - | T3N1M0
 - | HER2-positive
+- | HER 2 negative
 - | male or female
 - | he or she
 - | sex unknown
