@@ -288,6 +288,43 @@ def test_other_findings_are_no_tumour(expected, text):
     assert read(text)["sites"] == expected
 
 
+SEATS = r"""
+SR | There is circumferential wall thickening of the sigmoid colon with a 5.5 cm enhancing mass, likely adenocarcinoma.
+DC | Stricture of the descending colon with an associated mass.
+AC | Wall thickening of the cecum and a 4 cm mass.
+SR | Sigmoid wall thickening, with a polypoid mass and enlarged nodes.
+LLL | Consolidation of the left lower lobe containing a mass.
+RUL | Atelectasis of the right upper lobe with a central mass.
+LK | Cystic lesion of the left kidney with an enhancing nodule.
+LUL | Opacity in the left upper lobe suspicious for malignancy.
+LUL | LUL opacity, likely carcinoma.
+LK | Cyst of the left kidney, suspicious for RCC.
+SR | Local recurrence at the anastomosis in the rectum confirmed on this scan.
+SR | Recurrence at the rectal anastomosis.
+SR | Carcinoma in a polyp of the sigmoid.
+RUL | Adenocarcinoma within a scar in the right upper lobe.
+LK | RCC in a cyst of the left kidney.
+LK | Wall thickening of the sigmoid and a left renal mass.
+any | Wall thickening of the gallbladder with a mass.
+any | Emphysema of both lungs and a mass.
+any | Pneumonia of the left lower lobe and cancer.
+any | Pulmonary embolism with a mass.
+any | Chest pain with a mass.
+any | Hydronephrosis of the left kidney due to cancer
+any | Cancer in a patient with emphysema of both lungs
+any | A mass and a cyst of the left kidney.
+lung | Pneumonia of the left lower lobe with NSCLC.
+none | No recurrence at the anastomosis in the rectum.
+none | Wall thickening of the sigmoid without a mass.
+all | Family history: carcinoma in a polyp of the sigmoid
+"""
+
+
+@cases(SEATS)
+def test_a_tumour_is_where_the_finding_is_that_holds_or_shows_it(expected, text):
+    assert read(text)["sites"] == expected
+
+
 BINDING = r"""
 LUL | A tumour is seen. It is located in the left upper lobe.
 LUL | There is a large tumor, which is situated in the left upper lobe.

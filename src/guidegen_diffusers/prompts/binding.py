@@ -3,7 +3,8 @@
 To the noun behind it ("left kidney mass"); behind a preposition to the noun before ("mass in the left kidney"); with
 a neighbour in a list to the same as the neighbour; in a clause of its own to the nearest noun; otherwise it is a
 subject and belongs to what is said of it ("the left kidney shows a mass"). Findings other than tumours draw their own
-places to themselves: cysts, metastases, lymph nodes, normal organs, operations.
+places to themselves: cysts, metastases, lymph nodes, normal organs, operations. A tumour that lies in such a finding,
+or that the finding comes with, shares its place ("thickening of the sigmoid with a mass").
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ _OWNERS = HEADS | {"surgery", "locator"}
 _INSIDE_A_NOUN = frozenset(
     ["word", "size", "number", "hedge", "past", "removed", "other", "nontumor", "seen", "treated"]
 )
+_INSIDE = frozenset(["in", "at", "within", "on"])
+_HOLDING = frozenset(["containing", "contains", "harboring", "harbors"])
+_CAUSES = frozenset(["due to", "d/t", "because of", "caused by", "secondary to"])
 _REACH = 9  # items between a place and its noun
 
 
@@ -64,9 +68,11 @@ class _Binder:
             if owner is not None:
                 self.binding.places[owner].append(place)
         for place, owner, role in zip(self.places, self.owners, self.roles, strict=True):
-            partner = self._partner(owner) if role == "preposition" and self._lead(place) == "in" else None
-            if partner is not None and not self.binding.places[partner]:
-                self.binding.places[partner].append(place)  # "a mass and atelectasis in the left lower lobe"
+            if owner is None or self.items[owner].kind not in ("tumor", "benign"):
+                continue
+            for tumor in (self._partner(owner, place, role), self._companion(owner, place, role)):
+                if tumor is not None and not self.binding.places[tumor]:
+                    self.binding.places[tumor].append(place)
         located = {head for head, places in self.binding.places.items() if any(place.organ for place in places)}
         end = len(self.items)
         for k in range(len(self.places) - 1, -1, -1):
@@ -156,20 +162,47 @@ class _Binder:
                 return head
         return passed
 
-    def _partner(self, head: int) -> int | None:
-        """The tumour that a conjunction joins to the finding at `head`."""
-        if self.items[head].kind not in ("tumor", "benign"):
-            return None
-        joined = False
+    def _partner(self, head: int, place: Place, role: str | None) -> int | None:
+        """The tumour before the finding at `head` that shares its place: "a mass and atelectasis in the left lower
+        lobe", "recurrence at the anastomosis in the rectum", "carcinoma in a sigmoid polyp"."""
+        beside = role == "preposition" and self._lead(place) == "in"
+        joined = inside = False
         for i in range(head - 1, max(-1, head - 6), -1):
             kind = self.items[i].kind
             if kind == "tumor":
-                strength, organ = self.items[i].value
-                return i if joined and organ is None and strength != "elsewhere" else None
-            if kind not in ("conjunction", "determiner", "word", "size", "with"):
+                shared = (joined and beside and self._fits(i)) or (inside and self._fits(i, place))
+                return i if shared else None
+            if self.items[i].text in _INSIDE and place.sites:
+                inside = True
+            elif kind not in ("conjunction", "determiner", "word", "size", "with", *PLACES):
                 return None
             joined = joined or kind in ("conjunction", "with")
         return None
+
+    def _companion(self, head: int, place: Place, role: str | None) -> int | None:
+        """The tumour that is said of the finding at `head` once its place is named: "thickening of the sigmoid with a
+        mass", "opacity in the lingula, likely carcinoma". An "and" says so only of what may be a tumour's own."""
+        feature = self.items[head].value == "feature"
+        at = max(head + 1, place.end)
+        at += at < len(self.items) and self.items[at].kind in (",", "(")
+        joint = self.items[at] if at < len(self.items) else None
+        if joint is None or self.items[head].kind != "benign" or place.named not in ("lung", "kidney", "colon"):
+            return None
+        holds = joint.kind == "with" or joint.text in _HOLDING
+        same = joint.kind == "link" and joint.text not in _CAUSES
+        if not (same or (holds and (feature or role == "preposition")) or (feature and joint.value == "and")):
+            return None
+        for i in range(at + 1, min(len(self.items), at + _REACH)):
+            if self.items[i].kind == "tumor":
+                return i if self._fits(i, place if feature or same else None) else None
+            if self.items[i].kind not in ("determiner", "link", *_INSIDE_A_NOUN):
+                return None
+        return None
+
+    def _fits(self, head: int, place: Place | None = None) -> bool:
+        """Whether the tumour at `head` names no organ, or none but that of the place."""
+        strength, organ = self.items[head].value
+        return strength != "elsewhere" and (organ is None or (place is not None and organ == place.named))
 
     def _is_attribute(self, head: int) -> bool:
         """Whether a feature such as calcification is one of the tumour's: "a mass with calcifications"."""
