@@ -325,6 +325,44 @@ def test_a_tumour_is_where_the_finding_is_that_holds_or_shows_it(expected, text)
     assert read(text)["sites"] == expected
 
 
+SPECIMENS = r"""
+LK | Specimen: left radical nephrectomy. Clear cell renal cell carcinoma, 95 mm, pT3a pNX.
+LK | Specimen: laparoscopic left partial nephrectomy. Papillary RCC, 21 mm.
+LK | Specimen: left nephrectomy. Tumour size 95 mm. Clear cell RCC.
+RUL | Specimen: right upper lobectomy. Adenocarcinoma, 30 mm, pT2a.
+LUL | Left upper lobectomy specimen shows squamous cell carcinoma.
+LLL | Specimen from left lower lobectomy showed SCC, 4 cm
+left_lung | Specimen: left pneumonectomy. NSCLC, pT3.
+RLL | Specimen: wedge resection of the right lower lobe. Adenocarcinoma.
+right_colon | Right hemicolectomy specimen: adenocarcinoma, pT3 N1.
+right_colon | Colon, right hemicolectomy: adenocarcinoma.
+left_colon | SPECIMEN: LEFT HEMICOLECTOMY. DIAGNOSIS: ADENOCARCINOMA
+SR | Sigmoidectomy specimen: moderately differentiated adenocarcinoma.
+SR | Anterior resection specimen. Adenocarcinoma, pT2 N0.
+SR | Rectal resection specimen: adenocarcinoma
+SR | Specimen: sigmoid resection. Adenocarcinoma pT3.
+LK | Recurrence in the left nephrectomy bed.
+LLL | Recurrence at the left lower lobectomy site.
+RUL | Recurrent tumour at the right upper lobectomy stump.
+kidney | s/p left nephrectomy for RCC, mass in the nephrectomy bed
+SR | Liver resection specimen: metastasis from the sigmoid cancer
+all -LK | Specimen: left nephrectomy. No tumour.
+all | Specimen: left nephrectomy. Oncocytoma.
+none | Left thyroid lobectomy specimen: papillary carcinoma.
+none | Specimen: mastectomy. Ductal carcinoma.
+none | s/p left nephrectomy 2010, specimen showed RCC, no recurrence
+none | No recurrence in the left nephrectomy bed.
+none | s/p lobectomy for NSCLC, no mass in the lobectomy bed
+RK | Previous left nephrectomy; the nephrectomy bed is clear. Mass in the right kidney.
+RK | Left nephrectomy: oncocytoma. Right kidney: RCC
+"""
+
+
+@cases(SPECIMENS)
+def test_a_specimen_and_the_bed_it_left_are_places(expected, text):
+    assert read(text)["sites"] == expected
+
+
 BINDING = r"""
 LUL | A tumour is seen. It is located in the left upper lobe.
 LUL | There is a large tumor, which is situated in the left upper lobe.

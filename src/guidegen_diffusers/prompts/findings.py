@@ -76,7 +76,10 @@ def _topic(items: list[Item], unbound: list[Place], before: Place | None) -> Pla
         return None
     keys = {i - 1 for i, item in enumerate(items) if item.kind in (":", "=")}
     bare = (*PLACES, *SEPARATORS, "=", "determiner", "preposition", "conjunction", "scan", "locator")
-    if not unbound or not all(item.kind in bare or i in keys for i, item in enumerate(items)):
+    if any(item.text in ("specimen", "specimens") and item.kind == "scan" for item in items):
+        bare = (*bare, "word")  # "specimen: laparoscopic resection of the sigmoid"
+    inside = {i for place in unbound for i in range(place.start, place.end)}  # "left radical nephrectomy"
+    if not unbound or not all(item.kind in bare or i in keys or i in inside for i, item in enumerate(items)):
         return before
     topic = unbound[0]
     for place in unbound[1:]:

@@ -1,7 +1,8 @@
 """Words that are a tumour, a side or something else by their company.
 
 "Ca" is a cancer beside an organ and calcium elsewhere, a "benign nodule" is no tumour, a "nodule consistent with a
-cyst" is a cyst, and the "metastatic nodules" of another tumour say nothing of where that tumour is.
+cyst" is a cyst, the "metastatic nodules" of another tumour say nothing of where that tumour is, and an operation is
+over unless its specimen is spoken of, which is a place.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from .phrases import Item
 __all__ = ["name_heads"]
 
 
+_SPECIMENS = ("specimen", "specimens")
+_RECTAL = ("sigmoidectomy", "proctectomy", "anterior resection", "low anterior resection")
 _GROWTHS = ("polyp", "ulcer", "stricture", "cyst")
 
 
@@ -21,7 +24,9 @@ def name_heads(items: list[Item], told: bool) -> None:
     last = "tumor" if told else None
     for at, item in enumerate(items):
         last = item.kind if item.kind in HEADS else last
-        if item.text == "primary" and at + 1 < len(items) and items[at + 1].kind in (":", "="):
+        if item.kind == "surgery" and _is_specimen(items, at):
+            _name_specimen(items, at)
+        elif item.text == "primary" and at + 1 < len(items) and items[at + 1].kind in (":", "="):
             item.kind = "locator"
         elif item.text in ("ca", "primary", "primaries", "spot", "shadow") and _touches_place(items, at):
             item.kind, item.value = "tumor", ("weak" if item.text != "ca" else "strong", None)
@@ -41,6 +46,39 @@ def name_heads(items: list[Item], told: bool) -> None:
             item.kind, item.value = "tumor", ("strong", None)
         elif item.kind == "link" or item.text in ("is", "are", "was", "were"):
             _follow_link(items, at, copula=item.kind == "verb")
+
+
+def _is_specimen(items: list[Item], at: int) -> bool:
+    """Whether what was taken out lies before the pathologist, or its bed in the scan: "left nephrectomy specimen",
+    "specimen: right upper lobectomy". Otherwise an operation is over."""
+    behind = items[at + 1].text if at + 1 < len(items) else ""
+    if behind in ("bed", "site", "stump"):
+        return True
+    if any(item.text == "s/p" or item.kind == "past" for item in items[:at]):
+        return False
+    if behind in (*_SPECIMENS, ":"):  # "right hemicolectomy: adenocarcinoma"
+        return True
+    for i in range(at - 1, max(-1, at - 8), -1):
+        if items[i].text in _SPECIMENS:
+            return True
+        if items[i].kind not in (*PLACES, "word", "determiner", ":", "preposition"):
+            return False
+    return False
+
+
+def _name_specimen(items: list[Item], at: int) -> None:
+    """An operation as the place that it took out; a "resection" is none, for the place stands beside it."""
+    surgery = items[at]
+    of_organ = any(item.kind in ("organ", "place") for item in items[max(0, at - 3) : at])  # "thyroid lobectomy"
+    if surgery.value in (None, "other") or of_organ:
+        surgery.kind = "organ" if surgery.value == "other" else "word"
+    elif surgery.text in _RECTAL:
+        surgery.kind, surgery.value = "place", ("colon", None, "sigmoid")
+    else:
+        surgery.kind = "organ"
+    for item in items[max(0, at - 8) : at + 2]:
+        if item.text in _SPECIMENS:
+            item.kind = "scan"  # a thing examined
 
 
 def _abbreviates_side(items: list[Item], at: int) -> bool:

@@ -46,7 +46,10 @@ PARTS = {
 _IMPLIED = {"lobe": "lung", "zone": "lung", "apex": "lung", "base": "lung", "pole": "kidney"}  # by the noun
 _PART_OF_NOUN = {"apex": "upper", "base": "lower"}
 _COMPONENTS = ("side", "part", "noun", "organ", "place")
-_GLUE = words("of in on at within side sided aspect portion half third segment region area level")
+_GLUE = words(
+    """of in on at within side sided aspect portion half third segment region area level
+    radical partial total laparoscopic robotic"""  # "left radical nephrectomy specimen"
+)
 _PAIRS = ({"left", "right"}, {"left", "both"}, {"right", "both"})
 _SEPARATORS = frozenset([",", "(", ")", "-", "/", ":", "+"])
 
