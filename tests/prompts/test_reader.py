@@ -678,6 +678,16 @@ none | Status post resection of sigmoid carcinoma. No evidence of recurrent or m
 none | No history of cancer. CT performed for kidney stones.
 colon | lung cancer in complete remission; new colon cancer
 colon | recurrent colon cancer
+SR | Sigmoid cancer resected 2015. Now local recurrence.
+SR | Anterior resection for rectal cancer 2018; local recurrence.
+AC | s/p right hemicolectomy for cecal cancer, anastomotic recurrence
+LLL | Left lower lobe cancer, resected 2019. Recurrence at the stump.
+kidney | Left nephrectomy for RCC in 2012. Locally recurrent tumour, 3 cm.
+LK SR | rectal cancer resected 2015, local recurrence, now left renal mass
+RUL none | RUL carcinoma, resected. Possible local recurrence.
+none | Lung cancer resected 2010; no local recurrence.
+any | Lung cancer resected 2010; recurrence.
+all | Mother had rectal cancer resected, local recurrence.
 LLL | Follow-up after right nephrectomy for renal cell carcinoma; no local recurrence, new 2 cm nodule in left \
     lower lobe
 RUL | The RUL nodule is unchanged. The left renal mass has resolved.

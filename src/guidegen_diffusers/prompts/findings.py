@@ -55,6 +55,7 @@ class Reading:
         return [bool(marks[at] & FAMILY) for at, item in enumerate(self.items) for _ in range(item.start, item.end)]
 
 
+_LOCAL = words("local locally locoregional anastomotic anastomosis stump")
 _SIGNS = words("evidence sign signs trace traces indication indications hint suggestion proof")
 
 
@@ -141,7 +142,8 @@ class _Findings:
                 self._add("removed", sites, elsewhere=elsewhere)
             elif status != "denied":
                 self.reading.tumors.append(at)
-                self._add(status, sites, elsewhere=elsewhere, refers=organ is None and self._is_definite(at))
+                refers, again = organ is None and self._is_definite(at), self._is_recurrence(at) and self._is_local(at)
+                self._add(status, sites, elsewhere=elsewhere, refers=refers, again=again)
             elif self._is_recurrence(at):
                 self._add("removed", whole=True)
             elif sites:
@@ -184,6 +186,10 @@ class _Findings:
         """Whether it is the recurrence or the rest of an earlier tumour: "no recurrence", "no residual tumor"."""
         around = self.items[max(0, at - 4) : at + 2]
         return any(item.text.startswith(("recurr", "relapse", "residual", "viable")) for item in around)
+
+    def _is_local(self, at: int) -> bool:
+        """Whether a recurrence is where the earlier tumour was: "local recurrence", "relapse at the anastomosis"."""
+        return any(item.text in _LOCAL for item in self.items[max(0, at - 2) : at + 4])
 
     def _is_definite(self, at: int) -> bool:
         for i in range(at - 1, max(-1, at - 6), -1):
