@@ -363,6 +363,31 @@ def test_a_specimen_and_the_bed_it_left_are_places(expected, text):
     assert read(text)["sites"] == expected
 
 
+SIDES_BEHIND = r"""
+RK | Metastatic kidney cancer, right-sided, lung deposits.
+RK | Kidney cancer on the right, lung deposits.
+RK | kidney cancer (right), lung mets
+RK | Renal cell carcinoma, right, lung and bone mets
+LK | Kidney tumour, 5 cm, left-sided, adrenal normal
+left_lung | Lung cancer, left, kidney cyst
+left_lung | Lung cancer, metastatic, left.
+right_colon | Colon cancer, metastatic, right-sided.
+right_colon | colon cancer, stage IV, right-sided, liver mets
+RK lung | Kidney tumour, right, lung nodule 5 mm
+left_lung | mass, left, lung
+left_lung | cancer, left, lung, 62 years
+LUL | lung cancer, left, upper lobe mass
+lung | left, right lung masses
+lung | Lung cancer, metastatic, left kidney and liver
+kidney | RCC with lung metastases, right-sided
+"""
+
+
+@cases(SIDES_BEHIND)
+def test_a_side_behind_a_tumour_is_the_tumours_and_not_the_next_findings(expected, text):
+    assert read(text)["sites"] == expected
+
+
 BINDING = r"""
 LUL | A tumour is seen. It is located in the left upper lobe.
 LUL | There is a large tumor, which is situated in the left upper lobe.

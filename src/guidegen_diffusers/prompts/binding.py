@@ -103,7 +103,7 @@ class _Binder:
         if lead == "away":
             self.roles[k] = "away"
             return
-        before = self._head_before(place.start)
+        before = self._head_before(place)
         if lead is not None:
             if before is None or self._is_fronted(before, place):
                 self.roles[k] = "subject"
@@ -148,19 +148,25 @@ class _Binder:
                 return None
         return None
 
-    def _head_before(self, at: int) -> int | None:
-        """The nearest noun to the left. "Located" passes the place on to the tumour that it speaks of."""
-        passed = None
+    def _head_before(self, place: Place) -> int | None:
+        """The nearest noun to the left. "Located" passes the place on to the tumour that it speaks of, and so does
+        "metastatic" a side: "colon cancer, metastatic, right-sided"."""
+        at, passed = place.start, None
         for head in reversed([h for h in self.heads if h < at]):
             kind, value = self.items[head].kind, self.items[head].value
             if kind == "locator" and not is_keyed(self.items, head):
                 passed = head if passed is None else passed
+            elif self.items[head].text == "metastatic" and not place.named and self._fills_clause(head):
+                continue
             elif kind == "benign" and value == "feature" and head and self._is_attribute(head):
                 if head + 1 < at and self.items[head + 1].text == "of":  # "with thickening of the gallbladder"
                     return head
             else:
                 return head
         return passed
+
+    def _fills_clause(self, head: int) -> bool:
+        return self.clauses.start(head) == head and self.clauses.end(head) == head + 1
 
     def _partner(self, head: int, place: Place, role: str | None) -> int | None:
         """The tumour before the finding at `head` that shares its place: "a mass and atelectasis in the left lower
