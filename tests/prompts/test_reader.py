@@ -388,6 +388,25 @@ def test_a_side_behind_a_tumour_is_the_tumours_and_not_the_next_findings(expecte
     assert read(text)["sites"] == expected
 
 
+STAGED = r"""
+SR | Tis of the sigmoid colon, N0, M0.
+SR | pTis, sigmoid colon
+SR | T3N1M0 of the rectum, liver clear
+LK | T1 of the left kidney, no metastases.
+LLL | Stage T2 of the left lower lobe, no pleural effusion
+LUL | lung cancer, T2 of the left upper lobe
+lung | Metastasis at T4 of the spine, lung cancer
+all | 'Tis the left kidney that hurts.
+all | Fracture at T4 of the thoracic spine
+all | Pain at T4 in the chest
+"""
+
+
+@cases(STAGED)
+def test_a_stage_of_a_place_is_a_tumour_there(expected, text):
+    assert read(text)["sites"] == expected
+
+
 BINDING = r"""
 LUL | A tumour is seen. It is located in the left upper lobe.
 LUL | There is a large tumor, which is situated in the left upper lobe.

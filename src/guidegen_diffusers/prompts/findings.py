@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from .attributes import ORGANS
 from .binding import Binding, bind, is_keyed
 from .clauses import HEADS, PLACES, SEPARATORS, Clauses
-from .heads import name_heads
+from .heads import T_CODES, name_heads
 from .phrases import Item, phrases
 from .places import SIDES, Place, complete, find_places
 from .scopes import FAMILY, HEDGED, NEGATED, NEUTRAL, REMOVED, Scopes
@@ -237,7 +237,9 @@ class _Findings:
     def _is_staged(self) -> bool:
         """Whether the sentence gives a T, and not a vertebra or the weighting of an image."""
         for at, item in enumerate(self.items[:-1]):
-            code = item.text in ("t", "pt", "ct", "ypt") and self.items[at + 1].value in (1, 2, 3, 4)
+            if item.text in ("tis", "ptis") and self.items[at + 1].kind in (*PLACES, ","):
+                return True
+            code = item.text in T_CODES and self.items[at + 1].value in (1, 2, 3, 4)
             behind = self.items[at + 2] if at + 2 < len(self.items) else None
             if code and (
                 behind is None or behind.text[0] in "nm" or (behind.kind != "word" and behind.value != "other")

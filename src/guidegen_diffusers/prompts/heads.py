@@ -7,13 +7,15 @@ over unless its specimen is spoken of, which is a place.
 
 from __future__ import annotations
 
+from .attributes import ORGANS
 from .clauses import HEADS, PLACES, SEPARATORS
 from .phrases import Item
 
 
-__all__ = ["name_heads"]
+__all__ = ["T_CODES", "name_heads"]
 
 
+T_CODES = ("t", "pt", "ct", "ypt", "tis", "ptis", "ctis")
 _SPECIMENS = ("specimen", "specimens")
 _RECTAL = ("sigmoidectomy", "proctectomy", "anterior resection", "low anterior resection")
 _GROWTHS = ("polyp", "ulcer", "stricture", "cyst")
@@ -30,6 +32,8 @@ def name_heads(items: list[Item], told: bool) -> None:
             item.kind = "locator"
         elif item.text in ("ca", "primary", "primaries", "spot", "shadow") and _touches_place(items, at):
             item.kind, item.value = "tumor", ("weak" if item.text != "ca" else "strong", None)
+        elif item.text in T_CODES and _is_staged_place(items, at):
+            item.kind, item.value = "tumor", ("strong", None)
         elif item.text in ("l", "r") and _abbreviates_side(items, at):
             item.kind, item.value = "side", {"l": "left", "r": "right"}[item.text]
         elif item.text in ("one", "ones") and last == "tumor" and at and items[at - 1].kind in ("size", "other"):
@@ -79,6 +83,22 @@ def _name_specimen(items: list[Item], at: int) -> None:
     for item in items[max(0, at - 8) : at + 2]:
         if item.text in _SPECIMENS:
             item.kind = "scan"  # a thing examined
+
+
+def _is_staged_place(items: list[Item], at: int) -> bool:
+    """Whether a T that is the sentence's only tumour begins a stage "of" an organ of ours: "Tis of the sigmoid"."""
+    numbered = not items[at].text.endswith("is")
+    if numbered and not (at + 1 < len(items) and items[at + 1].value in (1, 2, 3, 4)):
+        return False
+    end = at + 1
+    while end < min(len(items), at + 8) and items[end].text != "of" and len(items[end].text) <= 2:
+        end += 1  # "T1aN0M0"
+    if end == len(items) or items[end].text != "of" or any(item.kind == "tumor" for item in items):
+        return False
+    end += 1
+    while end < len(items) and items[end].kind in ("determiner", "side", "part"):
+        end += 1
+    return end < len(items) and (items[end].kind in ("noun", "place") or items[end].value in ORGANS)
 
 
 def _abbreviates_side(items: list[Item], at: int) -> bool:
