@@ -14,14 +14,14 @@ ROWS = [json.loads(line) for line in (Path(__file__).parent / "free_text.jsonl")
 @pytest.mark.parametrize(
     ("attribute", "share"),
     [
-        ("sites", 0.95),
-        ("sex", 0.98),
-        ("age", 0.98),
+        ("sites", 0.99),
+        ("sex", 0.99),
+        ("age", 0.99),
         ("race", 0.99),
         ("t", 0.99),
         ("n", 0.99),
-        ("m", 0.98),
-        ("size", 0.98),
+        ("m", 0.99),
+        ("size", 0.99),
     ],
 )
 def test_nearly_all_is_read_as_it_was_meant(attribute, share):
