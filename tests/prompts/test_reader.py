@@ -312,6 +312,10 @@ any | Pulmonary embolism with a mass.
 any | Chest pain with a mass.
 any | Hydronephrosis of the left kidney due to cancer
 any | Cancer in a patient with emphysema of both lungs
+any | Cancer in a lung transplant recipient
+LLL | Nodule within a consolidation in the left lower lobe.
+LK | left renal cyst with an enhancing nodule
+none | left kidney mass, right renal cyst. The mass is no longer visible.
 any | A mass and a cyst of the left kidney.
 lung | Pneumonia of the left lower lobe with NSCLC.
 none | No recurrence at the anastomosis in the rectum.
@@ -341,6 +345,7 @@ SR | Sigmoidectomy specimen: moderately differentiated adenocarcinoma.
 SR | Anterior resection specimen. Adenocarcinoma, pT2 N0.
 SR | Rectal resection specimen: adenocarcinoma
 SR | Specimen: sigmoid resection. Adenocarcinoma pT3.
+RUL | Specimen: left nephrectomy. Emphysema and a mass in the right upper lobe.
 LK | Recurrence in the left nephrectomy bed.
 LLL | Recurrence at the left lower lobectomy site.
 RUL | Recurrent tumour at the right upper lobectomy stump.

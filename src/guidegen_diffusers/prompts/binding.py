@@ -20,6 +20,7 @@ _OWNERS = HEADS | {"surgery", "locator"}
 _INSIDE_A_NOUN = frozenset(
     ["word", "size", "number", "hedge", "past", "removed", "other", "nontumor", "seen", "treated"]
 )
+_LOCAL = ("seat", "feature")
 _INSIDE = frozenset(["in", "at", "within", "on"])
 _HOLDING = frozenset(["containing", "contains", "harboring", "harbors"])
 _CAUSES = frozenset(["due to", "d/t", "because of", "caused by", "secondary to"])
@@ -172,15 +173,18 @@ class _Binder:
         """The tumour before the finding at `head` that shares its place: "a mass and atelectasis in the left lower
         lobe", "recurrence at the anastomosis in the rectum", "carcinoma in a sigmoid polyp"."""
         beside = role == "preposition" and self._lead(place) == "in"
+        holds = self.items[head].value in _LOCAL and bool(place.sites)
         joined = inside = False
         for i in range(head - 1, max(-1, head - 6), -1):
             kind = self.items[i].kind
             if kind == "tumor":
                 shared = (joined and beside and self._fits(i)) or (inside and self._fits(i, place))
                 return i if shared else None
-            if self.items[i].text in _INSIDE and place.sites:
+            if holds and self.items[i].text in _INSIDE:
                 inside = True
-            elif kind not in ("conjunction", "determiner", "word", "size", "with", *PLACES):
+            elif kind in PLACES:
+                beside = False
+            elif kind not in ("conjunction", "determiner", "word", "size", "with"):
                 return None
             joined = joined or kind in ("conjunction", "with")
         return None
@@ -188,7 +192,7 @@ class _Binder:
     def _companion(self, head: int, place: Place, role: str | None) -> int | None:
         """The tumour that is said of the finding at `head` once its place is named: "thickening of the sigmoid with a
         mass", "opacity in the lingula, likely carcinoma". An "and" says so only of what may be a tumour's own."""
-        feature = self.items[head].value == "feature"
+        local = self.items[head].value in _LOCAL
         at = max(head + 1, place.end)
         at += at < len(self.items) and self.items[at].kind in (",", "(")
         joint = self.items[at] if at < len(self.items) else None
@@ -196,12 +200,13 @@ class _Binder:
             return None
         holds = joint.kind == "with" or joint.text in _HOLDING
         same = joint.kind == "link" and joint.text not in _CAUSES
-        if not (same or (holds and (feature or role == "preposition")) or (feature and joint.value == "and")):
+        adds = joint.value == "and" and self.items[head].value == "feature"
+        if not (same or adds or (holds and (local or role == "preposition"))):
             return None
         for i in range(at + 1, min(len(self.items), at + _REACH)):
             if self.items[i].kind == "tumor":
-                return i if self._fits(i, place if feature or same else None) else None
-            if self.items[i].kind not in ("determiner", "link", *_INSIDE_A_NOUN):
+                return i if self._fits(i, place if local or same else None) else None
+            if self.items[i].kind not in ("determiner", "link", *_INSIDE_A_NOUN) or self.items[i].value == "the":
                 return None
         return None
 

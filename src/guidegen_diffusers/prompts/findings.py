@@ -159,6 +159,8 @@ class _Findings:
             (place.organ or place.fallback for place in places if place.organ or place.fallback), None
         )
         topic = self.context.topic
+        if topic and topic.organ in ORGANS and any(place.implied not in (None, topic.organ) for place in places):
+            topic = None  # a tumour of an upper lobe under "Kidney: left."
         if topic and named in (None, topic.organ) and not any(place.organ and place.side for place in places):
             places = [replace(topic, start=0, end=0, joined=None), *places]
             named = topic.organ

@@ -117,24 +117,25 @@ TUMOR = {
         invasive_lobular_carcinoma dcis craniopharyngioma schwannoma choriocarcinoma adrenocortical_carcinoma dlbcl""",
 }
 
-# Findings that are no tumor of ours; they draw places to themselves. A feature may be one of the tumor's own.
+# Findings that are no tumor of ours; they draw places to themselves. A tumor may lie in a seat or at it, and a feature
+# may be one of the tumor's own.
 BENIGN = {
-    None: """cyst cystic_lesion stone calculus calculi nephrolithiasis urolithiasis emphysema pneumonia
-        bronchopneumonia consolidation atelectasis atelectases collapse diverticulosis diverticulitis diverticulum
-        diverticula appendicitis pyelonephritis nephritis glomerulonephritis nephropathy hydronephrosis hydroureter
-        effusion pneumothorax fibrosis scar scarring bronchiectasis embolism embolus emboli edema hernia abscess
-        hematoma infarct infarction granuloma hemangioma lipoma adenoma polyp polyposis hamartoma angiomyolipoma
-        oncocytoma fibroma fibroid leiomyoma colitis proctitis ulcer volvulus intussusception fracture aneurysm
-        infection tuberculosis tb copd asthma bronchitis bronchiolitis pneumonitis failure insufficiency disease
-        dysfunction impairment transplant transplantation allograft biopsy function volume capacity artery arteries
-        vein vessel injury trauma laceration contusion pain ache tenderness colic cough hemoptysis hematuria bleed
-        bleeding hemorrhoid dyspnea breathlessness symptom fever weight_loss opacity inflammation crohns crohn
-        hypertrophy hyperplasia enlargement dilatation dilation thrombus thrombosis stent catheter tube drain clip
-        suture implant valve cirrhosis hepatitis steatosis pancreatitis gastritis cholecystitis gallstone diabetes
-        hypertension anemia stroke arthritis bulla bullae bleb congestion dialysis atrophy anomaly agenesis
-        malformation constipation diarrhea colonoscopy bronchoscopy endoscopy colostomy ileostomy anastomosis
-        perforation ischemia covid sarcoidosis sarcoid silicosis asbestosis syndrome disorder distension gas stool
-        fluid ascites nephrocalcinosis reflux""",
+    None: """stone calculus calculi nephrolithiasis urolithiasis emphysema pneumonia bronchopneumonia collapse
+        diverticulosis diverticulitis diverticula appendicitis pyelonephritis nephritis glomerulonephritis
+        nephropathy hydronephrosis hydroureter effusion pneumothorax fibrosis bronchiectasis embolism embolus emboli
+        edema hernia abscess hematoma infarct infarction granuloma hemangioma lipoma polyposis hamartoma
+        angiomyolipoma oncocytoma fibroma fibroid leiomyoma colitis proctitis volvulus intussusception fracture
+        aneurysm infection tuberculosis tb copd asthma bronchitis bronchiolitis pneumonitis failure insufficiency
+        disease dysfunction impairment transplant transplantation allograft biopsy function volume capacity artery
+        arteries vein vessel injury trauma laceration contusion pain ache tenderness colic cough hemoptysis hematuria
+        bleed bleeding hemorrhoid dyspnea breathlessness symptom fever weight_loss inflammation crohns crohn
+        hypertrophy hyperplasia enlargement dilatation dilation thrombus thrombosis catheter tube drain clip suture
+        implant valve cirrhosis hepatitis steatosis pancreatitis gastritis cholecystitis gallstone diabetes
+        hypertension anemia stroke arthritis congestion dialysis atrophy anomaly agenesis malformation constipation
+        diarrhea colonoscopy bronchoscopy endoscopy colostomy ileostomy perforation ischemia covid sarcoidosis
+        sarcoid silicosis asbestosis syndrome disorder distension gas stool fluid ascites nephrocalcinosis reflux""",
+    "seat": """consolidation opacity atelectasis atelectases cyst cystic_lesion scar scarring adenoma polyp ulcer
+        diverticulum bulla bullae bleb stent anastomosis""",
     "feature": """calcification necrosis hemorrhage cavitation thickening obstruction stricture ulceration stranding
         spiculation narrowing""",
 }
