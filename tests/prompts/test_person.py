@@ -61,6 +61,14 @@ AGES = """
 51-60 | His mother, 85, had colon cancer. He's 55.
 61-70 | Colon cancer diagnosed at age 50; the patient is now 63 years old.
 51-60 | diagnosed at the age of 58
+61-70 | A small sigmoid cancer in a black patient of 63
+61-70 | a patient of 63 with lung cancer
+71-80 | a Black pt of 71
+61-70 | My husband is 66 and has lung cancer
+61-70 | my dad is 69 and the doctors found a tumour in his left kidney
+71-80 | My aunt (77) has rectal cancer
+- | a patient of 63 kg
+- | one patient of 12 had cancer
 - | unknown age
 - | young adult
 - | over 70

@@ -214,7 +214,8 @@ def _stands_beside_sex(tokens: list[Token], start: int, end: int) -> bool:
         at -= 1
     if _word(tokens, at) in ("m", "f"):
         return at == 0 and (at < start - 1 or behind in ("", ","))
-    return _word(tokens, at) in _PEOPLE
+    patient = _word(tokens, start - 1) == "of" and _word(tokens, at) in ("patient", "pt")  # "a patient of 62"
+    return patient or _word(tokens, at) in _PEOPLE
 
 
 def _behind_years(tokens: list[Token], end: int) -> int:
