@@ -196,6 +196,26 @@ LUL RK | One tumour in the left upper lobe and another in the right kidney
 AC SR | A tumour in either the cecum or the rectum
 kidney | Either the left or the right kidney has a tumour.
 LK | urothelial carcinoma of the left renal pelvis
+LLL | LLL squamous cell lung cancer
+LLL AC | Double primary: caecal carcinoma plus an LLL squamous cell lung cancer
+RUL SR | rectal cancer and an RUL poorly differentiated lung cancer
+LK SR | left kidney papillary renal cancer and rectal carcinoma
+LLL | RUL emphysema, LLL squamous cell lung cancer
+RK | left kidney large right renal mass
+lung | LLL pneumonia, lung cancer
+LLL | In the superior segment of the left lower lobe there is a nodule.
+LLL | superior and basal segments of the left lower lobe contain a mass
+RLL | Mass in the apical segment of the right lower lobe
+LUL | mass in the superior lingular segment
+DC | upper segment of the descending colon: tumour
+RUL | the apical segment of the right lung has a mass
+RK | The right kidney contains a tumour limited to the kidney.
+RLL | Right lower lobe: carcinoma limited to the lung
+AC | The ascending colon shows a tumour of the colon
+LK | The right kidney is normal, RCC of the kidney
+RK | Right nephrectomy specimen: clear cell RCC, ISUP grade 2, confined to the kidney
+LUL | Left upper lobectomy specimen: adenocarcinoma confined to the lung
+right_colon | Right hemicolectomy: adenocarcinoma limited to the bowel
 left_lung | left hilar tumour
 left_lung | endobronchial lesion in the left main bronchus
 right_lung | a shadow on the right lung
@@ -305,6 +325,21 @@ SR | Carcinoma in a polyp of the sigmoid.
 RUL | Adenocarcinoma within a scar in the right upper lobe.
 LK | RCC in a cyst of the left kidney.
 LK | Wall thickening of the sigmoid and a left renal mass.
+AC | Circumferential wall thickening of the ascending colon over 6 cm, consistent with adenocarcinoma.
+SR | Wall thickening of the sigmoid, irregular, 5 cm long, suspicious for carcinoma.
+SR | The thickening of the sigmoid is consistent with carcinoma.
+SR | Ulcer of the sigmoid, deep, in keeping with malignancy
+DC | Descending colon stricture, shouldered, consistent with carcinoma, proximal dilatation.
+TC | Stricture of the transverse colon measuring 4 cm, likely malignancy
+LUL | Opacity in the left upper lobe, spiculated, suspicious for malignancy
+LLL | Consolidation of the LLL measuring 4 cm, suspicious for adenocarcinoma
+any | Bladder wall thickening, 3 cm, suspicious for carcinoma
+any | Hydronephrosis of the left kidney, mild, likely due to cancer
+any | Thickening of the sigmoid, more likely diverticulitis than carcinoma
+none | Stricture of the descending colon, smooth, not consistent with carcinoma
+none | Consolidation in the LLL, liver lesion suspicious for malignancy
+all | Wall thickening of the sigmoid, 4 cm, likely due to diverticulitis
+all | Thickening of the sigmoid, less likely carcinoma
 any | Wall thickening of the gallbladder with a mass.
 any | Emphysema of both lungs and a mass.
 any | Pneumonia of the left lower lobe and cancer.

@@ -9,9 +9,9 @@ or that the finding comes with, shares its place ("thickening of the sigmoid wit
 
 from __future__ import annotations
 
-from .clauses import HEADS, PLACES, Clauses
+from .clauses import AFTER, HEADS, PLACES, Clauses
 from .phrases import Item
-from .places import Place
+from .places import Place, complete
 
 
 __all__ = ["Binding", "bind", "is_keyed"]
@@ -94,10 +94,16 @@ class _Binder:
             if item.kind in HEADS:
                 self.roles[k], self.owners[k] = "noun", i
                 return
-            if item.kind in PLACES and place.named:
+            if item.kind in PLACES and place.named and not self._goes_on(k, i):
                 return
-            if item.kind not in _INSIDE_A_NOUN and item.kind not in PLACES:
+            if item.text in AFTER or (item.kind not in _INSIDE_A_NOUN and item.kind not in PLACES):
                 return
+
+    def _goes_on(self, k: int, at: int) -> bool:
+        """Whether the word at `at` says of place `k` again what organ it is: "LLL squamous cell lung cancer"."""
+        place, following = self.places[k], self.places[k + 1] if k + 1 < len(self.places) else None
+        again = following is not None and following.start <= at < following.end and following.named == place.named
+        return again and complete(place, following) is not None
 
     def _to_what_stands_before(self, k: int, place: Place) -> None:
         lead = self._lead(place)
@@ -129,10 +135,17 @@ class _Binder:
             normal_at = head if item.kind == "normal" else None
             said = head
             organ = item.value[1] if item.kind == "tumor" else None
-            if head not in located and organ in (None, place.organ):
+            free = head not in located or self._narrows(place, head)
+            if free and organ in (None, place.organ):
                 self.binding.places[head].append(place)
         if said is None:
             self.binding.unbound.append(place)
+
+    def _narrows(self, place: Place, head: int) -> bool:
+        """Whether the places of a head are the whole of what the subject names a part of: "left kidney: RCC confined
+        to the kidney"."""
+        whole = self.binding.places[head]
+        return all(not (other.side or other.part) and place.sites < other.sites for other in whole)
 
     def _lead(self, place: Place) -> str | None:
         """What leads up to a place: "away" where it bounds a tumour rather than holding it, or a preposition."""
@@ -193,8 +206,7 @@ class _Binder:
         """The tumour that is said of the finding at `head` once its place is named: "thickening of the sigmoid with a
         mass", "opacity in the lingula, likely carcinoma". An "and" says so only of what may be a tumour's own."""
         local = self.items[head].value in _LOCAL
-        at = max(head + 1, place.end)
-        at += at < len(self.items) and self.items[at].kind in (",", "(")
+        at = self._joint_behind(max(head + 1, place.end))
         joint = self.items[at] if at < len(self.items) else None
         if joint is None or self.items[head].kind != "benign" or place.named not in ("lung", "kidney", "colon"):
             return None
@@ -208,7 +220,21 @@ class _Binder:
                 return i if self._fits(i, place if local or same else None) else None
             if self.items[i].kind not in ("determiner", "link", *_INSIDE_A_NOUN) or self.items[i].value == "the":
                 return None
+            if self.items[i].text in _CAUSES and not local:
+                return None
         return None
+
+    def _joint_behind(self, at: int) -> int:
+        """The word at `at` or behind a comma that joins a tumour to a finding, or the "consistent with" that follows
+        on measures and qualities of the finding: "over 6 cm, irregular, consistent with carcinoma"."""
+        for i in range(at, min(len(self.items) - 1, at + _REACH)):
+            item = self.items[i]
+            if item.kind == "link":
+                return i
+            led = item.kind == "preposition" and self.items[i + 1].kind == "number"
+            if item.kind not in ("word", "number", "size", "verb", "conjunction", ",", "(", ")") and not led:
+                break
+        return at + (at < len(self.items) and self.items[at].kind in (",", "("))
 
     def _fits(self, head: int, place: Place | None = None) -> bool:
         """Whether the tumour at `head` names no organ, or none but that of the place."""

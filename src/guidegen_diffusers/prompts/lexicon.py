@@ -219,8 +219,9 @@ ABSENT = {None: "absent undetectable invisible is_negative was_negative refuted 
 HEDGE = {
     None: """possible possibly maybe perhaps query question_of questionable questionably potential potentially
         equivocal uncertain whether differential differential_diagnosis ddx may might could may_represent
-        might_represent could_represent conceivable conceivably possibility_of chance_of unlikely improbable doubtful
-        unsure if evaluate_for evaluation_for assess_for assessment_for check_for look_for looking_for"""
+        might_represent could_represent conceivable conceivably possibility_of chance_of unlikely less_likely
+        improbable doubtful unsure if evaluate_for evaluation_for assess_for assessment_for check_for look_for
+        looking_for"""
 }
 UNKNOWN = {None: "unknown unspecified undetermined n/a"}
 EXCLUSION = {

@@ -50,6 +50,7 @@ _GLUE = words(
     """of in on at within side sided aspect portion half third segment region area level
     radical partial total laparoscopic robotic"""  # "left radical nephrectomy specimen"
 )
+_SEGMENTS = ("segment", "segments")
 _PAIRS = ({"left", "right"}, {"left", "both"}, {"right", "both"})
 _FINDINGS = ("tumor", "benign", "metastasis", "node", "normal")
 _NEAR = 8  # items between a side and the tumour that it follows
@@ -116,7 +117,7 @@ def find_places(items: list[Item], before: Place | None = None) -> list[Place]:
     """
     groups: list[Place] = []
     for at, item in enumerate(items):
-        if item.kind not in _COMPONENTS:
+        if item.kind not in _COMPONENTS or _names_segment(items, at):
             continue
         piece = _piece(item, at)
         last = groups[-1] if groups else None
@@ -132,6 +133,16 @@ def find_places(items: list[Item], before: Place | None = None) -> list[Place]:
         if not place.named and opposite and opposite.named and {place.side, opposite.side} in _PAIRS:
             places[i] = replace(place, fallback=opposite.named)
     return places
+
+
+def _names_segment(items: list[Item], at: int) -> bool:
+    """Whether "upper" is said of a segment within a part that is named: "superior segment of the left lower lobe"."""
+    if items[at].kind not in ("part", "noun") or at + 1 == len(items) or items[at + 1].text not in _SEGMENTS:
+        return False
+    at += 2
+    while at < len(items) and (items[at].kind in ("side", "determiner") or items[at].text in _GLUE):
+        at += 1
+    return at < len(items) and (items[at].kind == "part" or (items[at].kind == "place" and bool(items[at].value[2])))
 
 
 def _piece(item: Item, at: int) -> Place:
