@@ -779,6 +779,43 @@ right_lung | colon cancer s/p resection with recurrence in the right lung
 left_lung | patient previously treated for colon cancer now shows a tumor in the left lung
 LK | 78M h/o CRC s/p colectomy, p/w hematuria, found to have L renal mass 5 cm
 RUL | 58 yo F w/ hx of breast CA s/p mastectomy 2010, now w/ 2 cm RUL nodule
+RK | Recurrent tumour in the right kidney following partial nephrectomy in 2019.
+RK | Local recurrence in the right kidney after partial nephrectomy in 2019.
+RK | The right kidney shows a recurrence after partial nephrectomy.
+LUL | Recurrence in the left upper lobe after segmentectomy
+LLL | Relapse in the left lower lobe since lobectomy in 2018
+SR | Recurrent adenocarcinoma in the rectum after low anterior resection
+RK none | Possible recurrence in the right kidney after partial nephrectomy
+none | No recurrence in the right kidney following partial nephrectomy
+none | No recurrence after nephrectomy for RCC
+none | Monitoring for local recurrence after right nephrectomy.
+none | Right kidney tumour after partial nephrectomy, no recurrence
+none | Clear cell carcinoma of the right kidney after radical nephrectomy
+none | lung cancer with recurrent effusion after lobectomy
+LK | mass in the left kidney after right nephrectomy
+RK | RCC right kidney s/p left nephrectomy
+SR | sigmoid cancer after right hemicolectomy
+none | left renal cell carcinoma s/p left radical nephrectomy
+none | RCC of the kidney s/p left nephrectomy
+none | caecal cancer after right hemicolectomy
+RK | s/p nephrectomy for RCC and there is a mass in the right kidney
+LK | resected colon cancer and a mass in the left kidney
+none | resected lung cancer and colon cancer
+none | I had my left kidney taken out for cancer ten years ago and all my scans since, including this one, have been \
+    clear.
+none | My right kidney was taken out because of cancer in 2015.
+none | They took out part of my bowel for cancer five years ago
+none | left kidney removed in 2010 for renal cell carcinoma
+none | A tumour was taken out of my left kidney
+RK | My left kidney was taken out for cancer but I now have a tumour in my right kidney
+colon | My womb was taken out for cancer and there is a tumour in my bowel
+LK | A sample was taken out of the left kidney tumour
+LK | My left kidney is going to be taken out for cancer
+RK | My right kidney should be taken out due to a tumour
+kidney | Doctors say my kidney must be taken out because of cancer
+LK | Left renal mass, should be resected
+SR | A stent was removed because of a tumour in the sigmoid
+any | The catheter was removed from the left kidney because of a tumour
 lung | unresectable lung cancer
 lung | lung cancer, on chemotherapy
 RML | referred for resection of a RML tumour

@@ -171,8 +171,8 @@ class _Findings:
             self.items[i].text in ("recurrent", "new", "residual") for i in range(max(0, at - 4), at)
         ):
             return False
-        organ = self.scopes.surgery.get(at)
-        return organ is None or not sites or bool(sites & ORGANS.get(organ, frozenset()))
+        operated = self.scopes.surgery.get(at)
+        return operated is None or not sites or bool(sites & operated)
 
     def _is_presupposed(self, at: int) -> bool:
         """Whether something about the tumour is denied and not the tumour: "no extension of the tumor"."""

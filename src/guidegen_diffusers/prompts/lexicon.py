@@ -249,7 +249,7 @@ PAST = {
 PLAN = {
     None: """scheduled planned plan planning awaiting awaits pending candidate considered recommended refused refuses
         declined declines before preoperative preoperatively preop will to_undergo to_be towards referred requires
-        needs"""
+        needs must should want wants"""
 }
 SURGERY = {
     "kidney": "nephrectomy nephroureterectomy heminephrectomy",
@@ -262,7 +262,8 @@ SURGERY = {
 }
 REMOVED = {
     None: """resected removed excised enucleated cured eradicated healed resolved regressed disappeared vanished gone
-        survived survivor beat used_to_have successfully_treated treated_successfully fully_treated"""
+        survived survivor beat taken_out took_out cut_out used_to_have successfully_treated treated_successfully
+        fully_treated"""
 }
 RESOLVED = {  # of the patient, whatever tumor there was
     None: """in_remission remission complete_remission in_complete_remission complete_response disease_free
