@@ -825,3 +825,24 @@ RML | referred for resection of a RML tumour
 @cases(OTHER_TIMES_AND_PEOPLE)
 def test_what_is_over_or_another_persons_does_not_count(expected, text):
     assert read(text)["sites"] == expected
+
+
+FORMS = r"""
+RK | organ: kidney; side: right; size: 6.1 cm; sex: male; age: 45
+left_lung | organ: lung; side: left; size: large
+SR | Organ: rectum. Size: 4 cm
+TC | organ: colon; segment: transverse; size: 3 cm
+colon | Organ = colon; size = 3 cm; T = 2
+LK | organ: kidney; side: left; size: 6 cm; nodes: normal
+all | organ: kidney; side: right
+all | organ: kidney; side: right; finding: cyst; size: 3 cm
+all | Kidney: right. Size: 11 cm.
+all | organ: liver; size: 6 cm
+none | organ: kidney; side: right; finding: normal
+none | organ: kidney; side: left; size: 10 cm; finding: normal
+"""
+
+
+@cases(FORMS)
+def test_the_size_that_a_form_gives_is_that_of_a_tumour_in_its_organ(expected, text):
+    assert read(text)["sites"] == expected

@@ -28,12 +28,14 @@ class Context:
         asked (`bool`): the last sentence was a question, so "No." answers it.
         place (`Place`, *optional*): the last that was named, so "the right one" has an opposite.
         topic (`Place`, *optional*): one that stood alone, as a heading or a key does: "Kidney: right."
+        form (`bool`): the topic is that of a form for a tumour: "organ: kidney".
     """
 
     told: bool = False
     asked: bool = False
     place: Place | None = None
     topic: Place | None = None
+    form: bool = False
 
 
 @dataclass(slots=True)
@@ -67,7 +69,13 @@ def read_sentence(sentence: Sentence, context: Context) -> Reading:
     scopes = Scopes(items, clauses, sentence.question)
     binding = bind(items, clauses, places)
     topic = _topic(items, binding.unbound, context.topic)
-    ahead = Context(asked=sentence.question, place=places[-1] if places else context.place, topic=topic)
+    form = context.form or any(item.text == "organ" and is_keyed(items, at) for at, item in enumerate(items))
+    ahead = Context(
+        asked=sentence.question,
+        place=places[-1] if places else context.place,
+        topic=topic,
+        form=form and not any(item.kind in HEADS for item in items),
+    )
     return _Findings(Reading(items, scopes, ahead), binding, context).read()
 
 
@@ -114,6 +122,7 @@ class _Findings:
         if len(self.items) == 1 and self.items[0].kind == "no" and self.context.asked:
             self._add("removed")  # "A tumor? No."
         self._fragment()
+        self._sized()
         return self.reading
 
     def _add(self, status: str, sites: frozenset[str] = frozenset(), **more: bool) -> None:
@@ -236,6 +245,13 @@ class _Findings:
         if self.items[0].kind == "pronoun" or self.items[0].value == "the" or all(i.kind in bare for i in self.items):
             self._refer(self.binding.unbound, self._status(self.binding.unbound[-1].start))
 
+    def _sized(self) -> None:
+        """What a form gives the size of is a tumour: "organ: kidney; side: right; size: 6 cm"."""
+        topic = self.context.topic if self.context.form and not self.context.told else None
+        sized = len(self.items) > 2 and self.items[0].text == "size" and self.items[2].kind in ("number", "size")
+        if topic and topic.organ in ORGANS and sized and is_keyed(self.items, 0):
+            self._add("stated", topic.sites)
+
     def _is_staged(self) -> bool:
         """Whether the sentence gives a T, and not a vertebra or the weighting of an image."""
         for at, item in enumerate(self.items[:-1]):
@@ -313,7 +329,8 @@ class _Findings:
         if "node" in kinds:
             self.reading.nodes.add(False)
         elif self._speaks_of_all(at, kinds):
-            self._add("denied")
+            keyed = at > 1 and self.items[at - 1].kind in (":", "=") and self.items[at - 2].kind == "scan"
+            self._add("denied", whole=self.context.form and keyed)  # "organ: kidney; size: 10 cm; finding: normal"
 
     def _is_remainder(self, place: Place) -> bool:
         """ "The remaining colon is normal" says nothing of the part that is not."""
