@@ -796,6 +796,7 @@ LK | mass in the left kidney after right nephrectomy
 RK | RCC right kidney s/p left nephrectomy
 SR | sigmoid cancer after right hemicolectomy
 none | left renal cell carcinoma s/p left radical nephrectomy
+none | RUL cancer with left pleural effusion s/p lobectomy
 none | RCC of the kidney s/p left nephrectomy
 none | caecal cancer after right hemicolectomy
 RK | s/p nephrectomy for RCC and there is a mass in the right kidney

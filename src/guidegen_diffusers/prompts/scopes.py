@@ -248,8 +248,11 @@ class Scopes:
         """The sites of an operation on `organ`, of one side where that is named."""
         if organ is None:
             return None
-        sides = [item.value for item in self.items[max(0, at - 4) : at] if item.kind == "side"]
-        return ORGANS[organ] & SIDES[sides[-1] if sides else "both"]
+        before = at - 1
+        while before > 0 and self.items[before].kind in ("word", "part", "noun"):  # "left upper lobectomy"
+            before -= 1
+        side = self.items[before].value if before >= 0 and self.items[before].kind == "side" else "both"
+        return ORGANS[organ] & SIDES[side]
 
     # Where scopes and clauses end
 
