@@ -52,6 +52,8 @@ AGES = """
 51-60 | Mrs Smith, 54, was seen
 41-50 | The patient (female, 44)
 51-60 | he is 55
+51-60 | The woman is 55 and has a cough.
+51-60 | This gentleman is 55, lung cancer
 <=30 | a woman of 29 years
 71-80 | 71/M
 61-70 | M/62
@@ -59,6 +61,14 @@ AGES = """
 51-60 | His mother, 85, had colon cancer. He's 55.
 61-70 | Colon cancer diagnosed at age 50; the patient is now 63 years old.
 51-60 | diagnosed at the age of 58
+61-70 | A small sigmoid cancer in a black patient of 63
+61-70 | a patient of 63 with lung cancer
+71-80 | a Black pt of 71
+61-70 | My husband is 66 and has lung cancer
+61-70 | my dad is 69 and the doctors found a tumour in his left kidney
+71-80 | My aunt (77) has rectal cancer
+- | a patient of 63 kg
+- | one patient of 12 had cancer
 - | unknown age
 - | young adult
 - | over 70
@@ -71,6 +81,7 @@ AGES = """
 - | 5-year survival
 - | born in 1962
 - | at T12 62
+- | The woman is 3 months pregnant.
 - | his sister (45F) has breast cancer
 - | 62-year-old man, 45 years old
 """
@@ -85,6 +96,8 @@ male | Mr. Jones
 male | gentleman
 male | a 6-year-old boy
 male | He has cancer.
+male | cancer; he's 71
+female | colon cancer, she 62
 male | his father died of lung cancer
 male | 68 y.o. white M
 female | a woman
@@ -102,6 +115,7 @@ female | A female patient; he was seen by her physician
 - | the patient
 - | T3N1M0
 - | HER2-positive
+- | HER 2 negative
 - | male or female
 - | he or she
 - | sex unknown

@@ -196,6 +196,26 @@ LUL RK | One tumour in the left upper lobe and another in the right kidney
 AC SR | A tumour in either the cecum or the rectum
 kidney | Either the left or the right kidney has a tumour.
 LK | urothelial carcinoma of the left renal pelvis
+LLL | LLL squamous cell lung cancer
+LLL AC | Double primary: caecal carcinoma plus an LLL squamous cell lung cancer
+RUL SR | rectal cancer and an RUL poorly differentiated lung cancer
+LK SR | left kidney papillary renal cancer and rectal carcinoma
+LLL | RUL emphysema, LLL squamous cell lung cancer
+RK | left kidney large right renal mass
+lung | LLL pneumonia, lung cancer
+LLL | In the superior segment of the left lower lobe there is a nodule.
+LLL | superior and basal segments of the left lower lobe contain a mass
+RLL | Mass in the apical segment of the right lower lobe
+LUL | mass in the superior lingular segment
+DC | upper segment of the descending colon: tumour
+RUL | the apical segment of the right lung has a mass
+RK | The right kidney contains a tumour limited to the kidney.
+RLL | Right lower lobe: carcinoma limited to the lung
+AC | The ascending colon shows a tumour of the colon
+LK | The right kidney is normal, RCC of the kidney
+RK | Right nephrectomy specimen: clear cell RCC, ISUP grade 2, confined to the kidney
+LUL | Left upper lobectomy specimen: adenocarcinoma confined to the lung
+right_colon | Right hemicolectomy: adenocarcinoma limited to the bowel
 left_lung | left hilar tumour
 left_lung | endobronchial lesion in the left main bronchus
 right_lung | a shadow on the right lung
@@ -285,6 +305,145 @@ LUL | CHEST:\nLungs: 3.2 cm spiculated mass in the left upper lobe.\nPleura: no 
 
 @cases(OTHER_FINDINGS)
 def test_other_findings_are_no_tumour(expected, text):
+    assert read(text)["sites"] == expected
+
+
+SEATS = r"""
+SR | There is circumferential wall thickening of the sigmoid colon with a 5.5 cm enhancing mass, likely adenocarcinoma.
+DC | Stricture of the descending colon with an associated mass.
+AC | Wall thickening of the cecum and a 4 cm mass.
+SR | Sigmoid wall thickening, with a polypoid mass and enlarged nodes.
+LLL | Consolidation of the left lower lobe containing a mass.
+RUL | Atelectasis of the right upper lobe with a central mass.
+LK | Cystic lesion of the left kidney with an enhancing nodule.
+LUL | Opacity in the left upper lobe suspicious for malignancy.
+LUL | LUL opacity, likely carcinoma.
+LK | Cyst of the left kidney, suspicious for RCC.
+SR | Local recurrence at the anastomosis in the rectum confirmed on this scan.
+SR | Recurrence at the rectal anastomosis.
+SR | Carcinoma in a polyp of the sigmoid.
+RUL | Adenocarcinoma within a scar in the right upper lobe.
+LK | RCC in a cyst of the left kidney.
+LK | Wall thickening of the sigmoid and a left renal mass.
+AC | Circumferential wall thickening of the ascending colon over 6 cm, consistent with adenocarcinoma.
+SR | Wall thickening of the sigmoid, irregular, 5 cm long, suspicious for carcinoma.
+SR | The thickening of the sigmoid is consistent with carcinoma.
+SR | Ulcer of the sigmoid, deep, in keeping with malignancy
+DC | Descending colon stricture, shouldered, consistent with carcinoma, proximal dilatation.
+TC | Stricture of the transverse colon measuring 4 cm, likely malignancy
+LUL | Opacity in the left upper lobe, spiculated, suspicious for malignancy
+LLL | Consolidation of the LLL measuring 4 cm, suspicious for adenocarcinoma
+any | Bladder wall thickening, 3 cm, suspicious for carcinoma
+any | Hydronephrosis of the left kidney, mild, likely due to cancer
+any | Thickening of the sigmoid, more likely diverticulitis than carcinoma
+none | Stricture of the descending colon, smooth, not consistent with carcinoma
+none | Consolidation in the LLL, liver lesion suspicious for malignancy
+all | Wall thickening of the sigmoid, 4 cm, likely due to diverticulitis
+all | Thickening of the sigmoid, less likely carcinoma
+any | Wall thickening of the gallbladder with a mass.
+any | Emphysema of both lungs and a mass.
+any | Pneumonia of the left lower lobe and cancer.
+any | Pulmonary embolism with a mass.
+any | Chest pain with a mass.
+any | Hydronephrosis of the left kidney due to cancer
+any | Cancer in a patient with emphysema of both lungs
+any | Cancer in a lung transplant recipient
+LLL | Nodule within a consolidation in the left lower lobe.
+LK | left renal cyst with an enhancing nodule
+none | left kidney mass, right renal cyst. The mass is no longer visible.
+any | A mass and a cyst of the left kidney.
+lung | Pneumonia of the left lower lobe with NSCLC.
+none | No recurrence at the anastomosis in the rectum.
+none | Wall thickening of the sigmoid without a mass.
+all | Family history: carcinoma in a polyp of the sigmoid
+"""
+
+
+@cases(SEATS)
+def test_a_tumour_is_where_the_finding_is_that_holds_or_shows_it(expected, text):
+    assert read(text)["sites"] == expected
+
+
+SPECIMENS = r"""
+LK | Specimen: left radical nephrectomy. Clear cell renal cell carcinoma, 95 mm, pT3a pNX.
+LK | Specimen: laparoscopic left partial nephrectomy. Papillary RCC, 21 mm.
+LK | Specimen: left nephrectomy. Tumour size 95 mm. Clear cell RCC.
+RUL | Specimen: right upper lobectomy. Adenocarcinoma, 30 mm, pT2a.
+LUL | Left upper lobectomy specimen shows squamous cell carcinoma.
+LLL | Specimen from left lower lobectomy showed SCC, 4 cm
+left_lung | Specimen: left pneumonectomy. NSCLC, pT3.
+RLL | Specimen: wedge resection of the right lower lobe. Adenocarcinoma.
+right_colon | Right hemicolectomy specimen: adenocarcinoma, pT3 N1.
+right_colon | Colon, right hemicolectomy: adenocarcinoma.
+left_colon | SPECIMEN: LEFT HEMICOLECTOMY. DIAGNOSIS: ADENOCARCINOMA
+SR | Sigmoidectomy specimen: moderately differentiated adenocarcinoma.
+SR | Anterior resection specimen. Adenocarcinoma, pT2 N0.
+SR | Rectal resection specimen: adenocarcinoma
+SR | Specimen: sigmoid resection. Adenocarcinoma pT3.
+RUL | Specimen: left nephrectomy. Emphysema and a mass in the right upper lobe.
+LK | Recurrence in the left nephrectomy bed.
+LLL | Recurrence at the left lower lobectomy site.
+RUL | Recurrent tumour at the right upper lobectomy stump.
+kidney | s/p left nephrectomy for RCC, mass in the nephrectomy bed
+SR | Liver resection specimen: metastasis from the sigmoid cancer
+all -LK | Specimen: left nephrectomy. No tumour.
+all | Specimen: left nephrectomy. Oncocytoma.
+none | Left thyroid lobectomy specimen: papillary carcinoma.
+none | Specimen: mastectomy. Ductal carcinoma.
+none | s/p left nephrectomy 2010, specimen showed RCC, no recurrence
+none | No recurrence in the left nephrectomy bed.
+none | s/p lobectomy for NSCLC, no mass in the lobectomy bed
+RK | Previous left nephrectomy; the nephrectomy bed is clear. Mass in the right kidney.
+RK | Left nephrectomy: oncocytoma. Right kidney: RCC
+"""
+
+
+@cases(SPECIMENS)
+def test_a_specimen_and_the_bed_it_left_are_places(expected, text):
+    assert read(text)["sites"] == expected
+
+
+SIDES_BEHIND = r"""
+RK | Metastatic kidney cancer, right-sided, lung deposits.
+RK | Kidney cancer on the right, lung deposits.
+RK | kidney cancer (right), lung mets
+RK | Renal cell carcinoma, right, lung and bone mets
+LK | Kidney tumour, 5 cm, left-sided, adrenal normal
+left_lung | Lung cancer, left, kidney cyst
+left_lung | Lung cancer, metastatic, left.
+right_colon | Colon cancer, metastatic, right-sided.
+right_colon | colon cancer, stage IV, right-sided, liver mets
+RK lung | Kidney tumour, right, lung nodule 5 mm
+left_lung | mass, left, lung
+left_lung | cancer, left, lung, 62 years
+LUL | lung cancer, left, upper lobe mass
+lung | left, right lung masses
+lung | Lung cancer, metastatic, left kidney and liver
+kidney | RCC with lung metastases, right-sided
+"""
+
+
+@cases(SIDES_BEHIND)
+def test_a_side_behind_a_tumour_is_the_tumours_and_not_the_next_findings(expected, text):
+    assert read(text)["sites"] == expected
+
+
+STAGED = r"""
+SR | Tis of the sigmoid colon, N0, M0.
+SR | pTis, sigmoid colon
+SR | T3N1M0 of the rectum, liver clear
+LK | T1 of the left kidney, no metastases.
+LLL | Stage T2 of the left lower lobe, no pleural effusion
+LUL | lung cancer, T2 of the left upper lobe
+lung | Metastasis at T4 of the spine, lung cancer
+all | 'Tis the left kidney that hurts.
+all | Fracture at T4 of the thoracic spine
+all | Pain at T4 in the chest
+"""
+
+
+@cases(STAGED)
+def test_a_stage_of_a_place_is_a_tumour_there(expected, text):
     assert read(text)["sites"] == expected
 
 
@@ -603,6 +762,16 @@ none | Status post resection of sigmoid carcinoma. No evidence of recurrent or m
 none | No history of cancer. CT performed for kidney stones.
 colon | lung cancer in complete remission; new colon cancer
 colon | recurrent colon cancer
+SR | Sigmoid cancer resected 2015. Now local recurrence.
+SR | Anterior resection for rectal cancer 2018; local recurrence.
+AC | s/p right hemicolectomy for cecal cancer, anastomotic recurrence
+LLL | Left lower lobe cancer, resected 2019. Recurrence at the stump.
+kidney | Left nephrectomy for RCC in 2012. Locally recurrent tumour, 3 cm.
+LK SR | rectal cancer resected 2015, local recurrence, now left renal mass
+RUL none | RUL carcinoma, resected. Possible local recurrence.
+none | Lung cancer resected 2010; no local recurrence.
+any | Lung cancer resected 2010; recurrence.
+all | Mother had rectal cancer resected, local recurrence.
 LLL | Follow-up after right nephrectomy for renal cell carcinoma; no local recurrence, new 2 cm nodule in left \
     lower lobe
 RUL | The RUL nodule is unchanged. The left renal mass has resolved.
@@ -610,6 +779,44 @@ right_lung | colon cancer s/p resection with recurrence in the right lung
 left_lung | patient previously treated for colon cancer now shows a tumor in the left lung
 LK | 78M h/o CRC s/p colectomy, p/w hematuria, found to have L renal mass 5 cm
 RUL | 58 yo F w/ hx of breast CA s/p mastectomy 2010, now w/ 2 cm RUL nodule
+RK | Recurrent tumour in the right kidney following partial nephrectomy in 2019.
+RK | Local recurrence in the right kidney after partial nephrectomy in 2019.
+RK | The right kidney shows a recurrence after partial nephrectomy.
+LUL | Recurrence in the left upper lobe after segmentectomy
+LLL | Relapse in the left lower lobe since lobectomy in 2018
+SR | Recurrent adenocarcinoma in the rectum after low anterior resection
+RK none | Possible recurrence in the right kidney after partial nephrectomy
+none | No recurrence in the right kidney following partial nephrectomy
+none | No recurrence after nephrectomy for RCC
+none | Monitoring for local recurrence after right nephrectomy.
+none | Right kidney tumour after partial nephrectomy, no recurrence
+none | Clear cell carcinoma of the right kidney after radical nephrectomy
+none | lung cancer with recurrent effusion after lobectomy
+LK | mass in the left kidney after right nephrectomy
+RK | RCC right kidney s/p left nephrectomy
+SR | sigmoid cancer after right hemicolectomy
+none | left renal cell carcinoma s/p left radical nephrectomy
+none | RUL cancer with left pleural effusion s/p lobectomy
+none | RCC of the kidney s/p left nephrectomy
+none | caecal cancer after right hemicolectomy
+RK | s/p nephrectomy for RCC and there is a mass in the right kidney
+LK | resected colon cancer and a mass in the left kidney
+none | resected lung cancer and colon cancer
+none | I had my left kidney taken out for cancer ten years ago and all my scans since, including this one, have been \
+    clear.
+none | My right kidney was taken out because of cancer in 2015.
+none | They took out part of my bowel for cancer five years ago
+none | left kidney removed in 2010 for renal cell carcinoma
+none | A tumour was taken out of my left kidney
+RK | My left kidney was taken out for cancer but I now have a tumour in my right kidney
+colon | My womb was taken out for cancer and there is a tumour in my bowel
+LK | A sample was taken out of the left kidney tumour
+LK | My left kidney is going to be taken out for cancer
+RK | My right kidney should be taken out due to a tumour
+kidney | Doctors say my kidney must be taken out because of cancer
+LK | Left renal mass, should be resected
+SR | A stent was removed because of a tumour in the sigmoid
+any | The catheter was removed from the left kidney because of a tumour
 lung | unresectable lung cancer
 lung | lung cancer, on chemotherapy
 RML | referred for resection of a RML tumour
@@ -618,4 +825,25 @@ RML | referred for resection of a RML tumour
 
 @cases(OTHER_TIMES_AND_PEOPLE)
 def test_what_is_over_or_another_persons_does_not_count(expected, text):
+    assert read(text)["sites"] == expected
+
+
+FORMS = r"""
+RK | organ: kidney; side: right; size: 6.1 cm; sex: male; age: 45
+left_lung | organ: lung; side: left; size: large
+SR | Organ: rectum. Size: 4 cm
+TC | organ: colon; segment: transverse; size: 3 cm
+colon | Organ = colon; size = 3 cm; T = 2
+LK | organ: kidney; side: left; size: 6 cm; nodes: normal
+all | organ: kidney; side: right
+all | organ: kidney; side: right; finding: cyst; size: 3 cm
+all | Kidney: right. Size: 11 cm.
+all | organ: liver; size: 6 cm
+none | organ: kidney; side: right; finding: normal
+none | organ: kidney; side: left; size: 10 cm; finding: normal
+"""
+
+
+@cases(FORMS)
+def test_the_size_that_a_form_gives_is_that_of_a_tumour_in_its_organ(expected, text):
     assert read(text)["sites"] == expected

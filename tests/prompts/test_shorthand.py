@@ -43,13 +43,57 @@ def test_shorthand_is_read(text, stated):
         ("a tumor in either the left or the right lower lobe", {"left_lower_lung", "right_lower_lung"}),
         ("This is not a normal scan: there is a mass in the ascending colon.", {"ascending_colon"}),
         ("Neoplasia of colon descendens", {"descending_colon"}),
+        ("CT A/P: kidneys nl, colon nl, no mass. CT chest: lungs clr.", {"none"}),
+        ("Lungs clr. Kidneys nml. Colon unremark.", {"none"}),
+        ("CT nl", {"none"}),
+        ("R kidney nl; L kidney 4 cm mass", {"left_kidney"}),
+        ("kidneys nl in size, mass in the left kidney", {"left_kidney"}),
+        ("colon not nl, RCC", {"left_kidney", "right_kidney"}),
+        ("platelets 250/nl, left renal mass", {"left_kidney"}),
     ],
 )
 def test_shorthand_of_places_is_read(text, sites):
     assert ClinicalPrompt.parse(text).sites == sites
 
 
+def test_shorthand_says_normal_of_what_it_names_and_of_nothing_else():
+    assert ClinicalPrompt.parse("renal fxn nl") == ClinicalPrompt()
+    assert ClinicalPrompt.parse("BP nl, labs nl") == ClinicalPrompt()
+    assert ClinicalPrompt.parse("kidneys nl").sites == ClinicalPrompt.parse("The kidneys are normal.").sites
+
+
+@pytest.mark.parametrize(
+    ("text", "sex", "age"),
+    [
+        ("generate sample: white grandfather aged 88, huge lung tumour", "male", ">80"),
+        ("CT of a Black grandmother aged 77 with a huge lung tumour", "female", "71-80"),
+        ("Asian mother, 44, huge lung tumour", "female", "41-50"),
+        ("Hispanic mother of two, 44 years old, huge lung tumour", "female", "41-50"),
+    ],
+)
+def test_a_relative_of_nobody_who_has_a_race_is_the_patient(text, sex, age):
+    read = ClinicalPrompt.parse(text)
+    assert (read.sex, read.age, read.size) == (sex, age, "huge")
+    assert "none" not in read.sites
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "His white grandfather had lung cancer.",
+        "The patient has a white father with lung cancer.",
+        "Family history: white grandfather with lung cancer",
+        "FH: white grandfather, lung cancer",
+        "Lung cancer in an uncle.",
+        "Grandfather aged 88 with lung cancer",
+    ],
+)
+def test_other_relatives_stay_relatives(text):
+    assert ClinicalPrompt.parse(text).sites == ClinicalPrompt().sites
+
+
 def test_a_relative_is_the_patient_only_where_the_writer_is_not():
+    assert ClinicalPrompt.parse("My mother is 78 and has colon cancer.").age == "71-80"
     assert ClinicalPrompt.parse("My mother has colon cancer.").sex == "female"
     mine = ClinicalPrompt.parse("My mother had colon cancer. I have a tumour in the left kidney.")
     assert mine.sites == {"left_kidney"}

@@ -23,6 +23,10 @@ STAGES = r"""
 2 0 0 | T stage 2, N stage 0, M stage 0, lung cancer
 2 - - | lung cancer stage T 2
 0 - - | T0 lung cancer
+3 0 1 | cancer = right kidney; T = 3; N = 0; M = 1.
+2 1 0 | T: 2. N: 1. M: 0. Lung cancer.
+2 0 0 | Lung cancer. T stage 2. N stage 0. M stage 0.
+- - - | Lung cancer, T = 2.5, field 1.5 T
 2 1 0 | {"site": "rectum", "t": 2, "n": 1, "m": 0}
 - 0 0 | TisN0M0 colon carcinoma
 - - - | TX lung cancer

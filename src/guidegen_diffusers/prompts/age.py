@@ -50,6 +50,7 @@ _ELDERS = {
     "centenarian": 100,
 }
 _PEOPLE = words("male female man woman gentleman lady boy girl")
+_SUBJECTS = _PEOPLE | words("he she patient pt")
 _ANYONE = _PEOPLE | words("m f patient pt person")
 _TITLES = words("mr mrs ms miss")
 _SUBJECTS_GO_ON = words("with who has presenting presents admitted diagnosed")
@@ -154,7 +155,7 @@ def _kind(tokens: list[Token], start: int, end: int, bounded: bool) -> str | Non
     if _word(tokens, end + 1) in _PEOPLE and behind.isalpha() and behind not in ("and", "or", "in", "of", "the"):
         return "years"  # "62 white male"
     subject = _word(tokens, start - 2) if before in ("is", "was") else before
-    if subject in ("he", "she", "patient", "pt") and (not behind.isalpha() or behind in ("and", "with")):
+    if subject in _SUBJECTS and (not behind.isalpha() or behind in ("and", "with")):
         return "years"  # "he is 55"
     if bounded and _opens(tokens, start) and not behind.isalpha():
         return "years"  # "a patient over 80"
@@ -213,7 +214,8 @@ def _stands_beside_sex(tokens: list[Token], start: int, end: int) -> bool:
         at -= 1
     if _word(tokens, at) in ("m", "f"):
         return at == 0 and (at < start - 1 or behind in ("", ","))
-    return _word(tokens, at) in _PEOPLE
+    patient = _word(tokens, start - 1) == "of" and _word(tokens, at) in ("patient", "pt")  # "a patient of 62"
+    return patient or _word(tokens, at) in _PEOPLE
 
 
 def _behind_years(tokens: list[Token], end: int) -> int:

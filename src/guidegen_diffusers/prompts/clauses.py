@@ -9,11 +9,12 @@ from .places import Place
 from .spelling import words
 
 
-__all__ = ["HEADS", "PLACES", "SEPARATORS", "Clauses"]
+__all__ = ["AFTER", "HEADS", "PLACES", "SEPARATORS", "Clauses"]
 
 SEPARATORS = frozenset([",", "(", ")", "-", ":"])
 HEADS = frozenset(["tumor", "benign", "metastasis", "node", "normal", "resolved"])
 PLACES = frozenset(["side", "part", "noun", "organ", "place"])
+AFTER = words("after following since post")  # lead to what was done before
 # with these a clause of its own begins: a subject, a verb, an article, a measure
 _OPENERS = words("number size pronoun verb with patient scan family turn locator no")
 _NEWS = words("new known stable incidental newly")

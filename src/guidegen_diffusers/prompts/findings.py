@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from .attributes import ORGANS
 from .binding import Binding, bind, is_keyed
 from .clauses import HEADS, PLACES, SEPARATORS, Clauses
-from .heads import name_heads
+from .heads import T_CODES, name_heads
 from .phrases import Item, phrases
 from .places import SIDES, Place, complete, find_places
 from .scopes import FAMILY, HEDGED, NEGATED, NEUTRAL, REMOVED, Scopes
@@ -28,12 +28,14 @@ class Context:
         asked (`bool`): the last sentence was a question, so "No." answers it.
         place (`Place`, *optional*): the last that was named, so "the right one" has an opposite.
         topic (`Place`, *optional*): one that stood alone, as a heading or a key does: "Kidney: right."
+        form (`bool`): the topic is that of a form for a tumour: "organ: kidney".
     """
 
     told: bool = False
     asked: bool = False
     place: Place | None = None
     topic: Place | None = None
+    form: bool = False
 
 
 @dataclass(slots=True)
@@ -55,6 +57,7 @@ class Reading:
         return [bool(marks[at] & FAMILY) for at, item in enumerate(self.items) for _ in range(item.start, item.end)]
 
 
+_LOCAL = words("local locally locoregional anastomotic anastomosis stump")
 _SIGNS = words("evidence sign signs trace traces indication indications hint suggestion proof")
 
 
@@ -66,7 +69,13 @@ def read_sentence(sentence: Sentence, context: Context) -> Reading:
     scopes = Scopes(items, clauses, sentence.question)
     binding = bind(items, clauses, places)
     topic = _topic(items, binding.unbound, context.topic)
-    ahead = Context(asked=sentence.question, place=places[-1] if places else context.place, topic=topic)
+    form = context.form or any(item.text == "organ" and is_keyed(items, at) for at, item in enumerate(items))
+    ahead = Context(
+        asked=sentence.question,
+        place=places[-1] if places else context.place,
+        topic=topic,
+        form=form and not any(item.kind in HEADS for item in items),
+    )
     return _Findings(Reading(items, scopes, ahead), binding, context).read()
 
 
@@ -76,7 +85,10 @@ def _topic(items: list[Item], unbound: list[Place], before: Place | None) -> Pla
         return None
     keys = {i - 1 for i, item in enumerate(items) if item.kind in (":", "=")}
     bare = (*PLACES, *SEPARATORS, "=", "determiner", "preposition", "conjunction", "scan", "locator")
-    if not unbound or not all(item.kind in bare or i in keys for i, item in enumerate(items)):
+    if any(item.text in ("specimen", "specimens") and item.kind == "scan" for item in items):
+        bare = (*bare, "word")  # "specimen: laparoscopic resection of the sigmoid"
+    inside = {i for place in unbound for i in range(place.start, place.end)}  # "left radical nephrectomy"
+    if not unbound or not all(item.kind in bare or i in keys or i in inside for i, item in enumerate(items)):
         return before
     topic = unbound[0]
     for place in unbound[1:]:
@@ -110,6 +122,7 @@ class _Findings:
         if len(self.items) == 1 and self.items[0].kind == "no" and self.context.asked:
             self._add("removed")  # "A tumor? No."
         self._fragment()
+        self._sized()
         return self.reading
 
     def _add(self, status: str, sites: frozenset[str] = frozenset(), **more: bool) -> None:
@@ -138,7 +151,8 @@ class _Findings:
                 self._add("removed", sites, elsewhere=elsewhere)
             elif status != "denied":
                 self.reading.tumors.append(at)
-                self._add(status, sites, elsewhere=elsewhere, refers=organ is None and self._is_definite(at))
+                refers, again = organ is None and self._is_definite(at), self._is_recurrence(at) and self._is_local(at)
+                self._add(status, sites, elsewhere=elsewhere, refers=refers, again=again)
             elif self._is_recurrence(at):
                 self._add("removed", whole=True)
             elif sites:
@@ -154,6 +168,8 @@ class _Findings:
             (place.organ or place.fallback for place in places if place.organ or place.fallback), None
         )
         topic = self.context.topic
+        if topic and topic.organ in ORGANS and any(place.implied not in (None, topic.organ) for place in places):
+            topic = None  # a tumour of an upper lobe under "Kidney: left."
         if topic and named in (None, topic.organ) and not any(place.organ and place.side for place in places):
             places = [replace(topic, start=0, end=0, joined=None), *places]
             named = topic.organ
@@ -164,8 +180,8 @@ class _Findings:
             self.items[i].text in ("recurrent", "new", "residual") for i in range(max(0, at - 4), at)
         ):
             return False
-        organ = self.scopes.surgery.get(at)
-        return organ is None or not sites or bool(sites & ORGANS.get(organ, frozenset()))
+        operated = self.scopes.surgery.get(at)
+        return operated is None or not sites or bool(sites & operated)
 
     def _is_presupposed(self, at: int) -> bool:
         """Whether something about the tumour is denied and not the tumour: "no extension of the tumor"."""
@@ -181,6 +197,10 @@ class _Findings:
         """Whether it is the recurrence or the rest of an earlier tumour: "no recurrence", "no residual tumor"."""
         around = self.items[max(0, at - 4) : at + 2]
         return any(item.text.startswith(("recurr", "relapse", "residual", "viable")) for item in around)
+
+    def _is_local(self, at: int) -> bool:
+        """Whether a recurrence is where the earlier tumour was: "local recurrence", "relapse at the anastomosis"."""
+        return any(item.text in _LOCAL for item in self.items[max(0, at - 2) : at + 4])
 
     def _is_definite(self, at: int) -> bool:
         for i in range(at - 1, max(-1, at - 6), -1):
@@ -225,10 +245,19 @@ class _Findings:
         if self.items[0].kind == "pronoun" or self.items[0].value == "the" or all(i.kind in bare for i in self.items):
             self._refer(self.binding.unbound, self._status(self.binding.unbound[-1].start))
 
+    def _sized(self) -> None:
+        """What a form gives the size of is a tumour: "organ: kidney; side: right; size: 6 cm"."""
+        topic = self.context.topic if self.context.form and not self.context.told else None
+        sized = len(self.items) > 2 and self.items[0].text == "size" and self.items[2].kind in ("number", "size")
+        if topic and topic.organ in ORGANS and sized and is_keyed(self.items, 0):
+            self._add("stated", topic.sites)
+
     def _is_staged(self) -> bool:
         """Whether the sentence gives a T, and not a vertebra or the weighting of an image."""
         for at, item in enumerate(self.items[:-1]):
-            code = item.text in ("t", "pt", "ct", "ypt") and self.items[at + 1].value in (1, 2, 3, 4)
+            if item.text in ("tis", "ptis") and self.items[at + 1].kind in (*PLACES, ","):
+                return True
+            code = item.text in T_CODES and self.items[at + 1].value in (1, 2, 3, 4)
             behind = self.items[at + 2] if at + 2 < len(self.items) else None
             if code and (
                 behind is None or behind.text[0] in "nm" or (behind.kind != "word" and behind.value != "other")
@@ -300,7 +329,8 @@ class _Findings:
         if "node" in kinds:
             self.reading.nodes.add(False)
         elif self._speaks_of_all(at, kinds):
-            self._add("denied")
+            keyed = at > 1 and self.items[at - 1].kind in (":", "=") and self.items[at - 2].kind == "scan"
+            self._add("denied", whole=self.context.form and keyed)  # "organ: kidney; size: 10 cm; finding: normal"
 
     def _is_remainder(self, place: Place) -> bool:
         """ "The remaining colon is normal" says nothing of the part that is not."""

@@ -117,24 +117,25 @@ TUMOR = {
         invasive_lobular_carcinoma dcis craniopharyngioma schwannoma choriocarcinoma adrenocortical_carcinoma dlbcl""",
 }
 
-# Findings that are no tumor of ours; they draw places to themselves. A feature may be one of the tumor's own.
+# Findings that are no tumor of ours; they draw places to themselves. A tumor may lie in a seat or at it, and a feature
+# may be one of the tumor's own.
 BENIGN = {
-    None: """cyst cystic_lesion stone calculus calculi nephrolithiasis urolithiasis emphysema pneumonia
-        bronchopneumonia consolidation atelectasis atelectases collapse diverticulosis diverticulitis diverticulum
-        diverticula appendicitis pyelonephritis nephritis glomerulonephritis nephropathy hydronephrosis hydroureter
-        effusion pneumothorax fibrosis scar scarring bronchiectasis embolism embolus emboli edema hernia abscess
-        hematoma infarct infarction granuloma hemangioma lipoma adenoma polyp polyposis hamartoma angiomyolipoma
-        oncocytoma fibroma fibroid leiomyoma colitis proctitis ulcer volvulus intussusception fracture aneurysm
-        infection tuberculosis tb copd asthma bronchitis bronchiolitis pneumonitis failure insufficiency disease
-        dysfunction impairment transplant transplantation allograft biopsy function volume capacity artery arteries
-        vein vessel injury trauma laceration contusion pain ache tenderness colic cough hemoptysis hematuria bleed
-        bleeding hemorrhoid dyspnea breathlessness symptom fever weight_loss opacity inflammation crohns crohn
-        hypertrophy hyperplasia enlargement dilatation dilation thrombus thrombosis stent catheter tube drain clip
-        suture implant valve cirrhosis hepatitis steatosis pancreatitis gastritis cholecystitis gallstone diabetes
-        hypertension anemia stroke arthritis bulla bullae bleb congestion dialysis atrophy anomaly agenesis
-        malformation constipation diarrhea colonoscopy bronchoscopy endoscopy colostomy ileostomy anastomosis
-        perforation ischemia covid sarcoidosis sarcoid silicosis asbestosis syndrome disorder distension gas stool
-        fluid ascites nephrocalcinosis reflux""",
+    None: """stone calculus calculi nephrolithiasis urolithiasis emphysema pneumonia bronchopneumonia collapse
+        diverticulosis diverticulitis diverticula appendicitis pyelonephritis nephritis glomerulonephritis
+        nephropathy hydronephrosis hydroureter effusion pneumothorax fibrosis bronchiectasis embolism embolus emboli
+        edema hernia abscess hematoma infarct infarction granuloma hemangioma lipoma polyposis hamartoma
+        angiomyolipoma oncocytoma fibroma fibroid leiomyoma colitis proctitis volvulus intussusception fracture
+        aneurysm infection tuberculosis tb copd asthma bronchitis bronchiolitis pneumonitis failure insufficiency
+        disease dysfunction impairment transplant transplantation allograft biopsy function volume capacity artery
+        arteries vein vessel injury trauma laceration contusion pain ache tenderness colic cough hemoptysis hematuria
+        bleed bleeding hemorrhoid dyspnea breathlessness symptom fever weight_loss inflammation crohns crohn
+        hypertrophy hyperplasia enlargement dilatation dilation thrombus thrombosis catheter tube drain clip suture
+        implant valve cirrhosis hepatitis steatosis pancreatitis gastritis cholecystitis gallstone diabetes
+        hypertension anemia stroke arthritis congestion dialysis atrophy anomaly agenesis malformation constipation
+        diarrhea colonoscopy bronchoscopy endoscopy colostomy ileostomy perforation ischemia covid sarcoidosis
+        sarcoid silicosis asbestosis syndrome disorder distension gas stool fluid ascites nephrocalcinosis reflux""",
+    "seat": """consolidation opacity atelectasis atelectases cyst cystic_lesion scar scarring adenoma polyp ulcer
+        diverticulum bulla bullae bleb stent anastomosis""",
     "feature": """calcification necrosis hemorrhage cavitation thickening obstruction stricture ulceration stranding
         spiculation narrowing""",
 }
@@ -218,8 +219,9 @@ ABSENT = {None: "absent undetectable invisible is_negative was_negative refuted 
 HEDGE = {
     None: """possible possibly maybe perhaps query question_of questionable questionably potential potentially
         equivocal uncertain whether differential differential_diagnosis ddx may might could may_represent
-        might_represent could_represent conceivable conceivably possibility_of chance_of unlikely improbable doubtful
-        unsure if evaluate_for evaluation_for assess_for assessment_for check_for look_for looking_for"""
+        might_represent could_represent conceivable conceivably possibility_of chance_of unlikely less_likely
+        improbable doubtful unsure if evaluate_for evaluation_for assess_for assessment_for check_for look_for
+        looking_for"""
 }
 UNKNOWN = {None: "unknown unspecified undetermined n/a"}
 EXCLUSION = {
@@ -247,7 +249,7 @@ PAST = {
 PLAN = {
     None: """scheduled planned plan planning awaiting awaits pending candidate considered recommended refused refuses
         declined declines before preoperative preoperatively preop will to_undergo to_be towards referred requires
-        needs"""
+        needs must should want wants"""
 }
 SURGERY = {
     "kidney": "nephrectomy nephroureterectomy heminephrectomy",
@@ -260,7 +262,8 @@ SURGERY = {
 }
 REMOVED = {
     None: """resected removed excised enucleated cured eradicated healed resolved regressed disappeared vanished gone
-        survived survivor beat used_to_have successfully_treated treated_successfully fully_treated"""
+        survived survivor beat taken_out took_out cut_out used_to_have successfully_treated treated_successfully
+        fully_treated"""
 }
 RESOLVED = {  # of the patient, whatever tumor there was
     None: """in_remission remission complete_remission in_complete_remission complete_response disease_free

@@ -100,9 +100,9 @@ class Person:
     def _read_sex(self, tokens: list[Token], at: int, around: list[str]) -> None:
         word, raw = tokens[at].word, tokens[at].raw
         before, behind = around[2], around[4]
-        counts = _is_number(tokens, at + 1)  # HER2 is a gene, M0 a stage
+        counts = _is_number(tokens, at + 1)  # M0 is a stage
         for sex, pronouns in _PRONOUNS.items():
-            if word in pronouns and not counts:
+            if word in pronouns and not (word == "her" and counts):  # HER2 is a gene
                 self._pronouns.add(sex)
         if before in ("not", "non"):
             return

@@ -46,8 +46,14 @@ PARTS = {
 _IMPLIED = {"lobe": "lung", "zone": "lung", "apex": "lung", "base": "lung", "pole": "kidney"}  # by the noun
 _PART_OF_NOUN = {"apex": "upper", "base": "lower"}
 _COMPONENTS = ("side", "part", "noun", "organ", "place")
-_GLUE = words("of in on at within side sided aspect portion half third segment region area level")
+_GLUE = words(
+    """of in on at within side sided aspect portion half third segment region area level
+    radical partial total laparoscopic robotic"""  # "left radical nephrectomy specimen"
+)
+_SEGMENTS = ("segment", "segments")
 _PAIRS = ({"left", "right"}, {"left", "both"}, {"right", "both"})
+_FINDINGS = ("tumor", "benign", "metastasis", "node", "normal")
+_NEAR = 8  # items between a side and the tumour that it follows
 _SEPARATORS = frozenset([",", "(", ")", "-", "/", ":", "+"])
 
 
@@ -111,7 +117,7 @@ def find_places(items: list[Item], before: Place | None = None) -> list[Place]:
     """
     groups: list[Place] = []
     for at, item in enumerate(items):
-        if item.kind not in _COMPONENTS:
+        if item.kind not in _COMPONENTS or _names_segment(items, at):
             continue
         piece = _piece(item, at)
         last = groups[-1] if groups else None
@@ -127,6 +133,16 @@ def find_places(items: list[Item], before: Place | None = None) -> list[Place]:
         if not place.named and opposite and opposite.named and {place.side, opposite.side} in _PAIRS:
             places[i] = replace(place, fallback=opposite.named)
     return places
+
+
+def _names_segment(items: list[Item], at: int) -> bool:
+    """Whether "upper" is said of a segment within a part that is named: "superior segment of the left lower lobe"."""
+    if items[at].kind not in ("part", "noun") or at + 1 == len(items) or items[at + 1].text not in _SEGMENTS:
+        return False
+    at += 2
+    while at < len(items) and (items[at].kind in ("side", "determiner") or items[at].text in _GLUE):
+        at += 1
+    return at < len(items) and (items[at].kind == "part" or (items[at].kind == "place" and bool(items[at].value[2])))
 
 
 def _piece(item: Item, at: int) -> Place:
@@ -173,6 +189,8 @@ def _settle(items: list[Item], groups: list[Place]) -> list[Place]:
     for place in groups:
         if merged:
             joint = _joint(items, merged[-1].end, place.start)
+            if joint == "comma" and _closes(items, merged[-1], place):
+                joint = None
             place = replace(place, joined=joint)
             one_place = joint == "comma" and _adds(merged[-1], place) and not _parts(items, merged[-1], place)
             whole = complete(merged[-1], place) if one_place else None
@@ -214,7 +232,24 @@ def _parts(items: list[Item], one: Place, other: Place) -> bool:
     while before >= 0 and items[before].kind == "determiner":
         before -= 1
     led = before >= 0 and items[before].kind == "preposition"
-    return behind in ("tumor", "benign", "metastasis", "node") and (led or other.organ is not None)
+    return behind in _FINDINGS[:-1] and (led or other.organ is not None)
+
+
+def _closes(items: list[Item], one: Place, other: Place) -> bool:
+    """Whether a bare side ends what is said of a tumour whose organ is named, and the next place is that of another
+    finding: "kidney cancer, right-sided, lung deposits"."""
+    behind = other.end
+    while behind < len(items) and items[behind].kind in (*_COMPONENTS, "conjunction"):
+        behind += 1
+    if one.named or one.part or not other.organ or behind == len(items) or items[behind].kind not in _FINDINGS:
+        return False
+    for i in range(one.start - 1, max(-1, one.start - _NEAR), -1):
+        if items[i].kind == "tumor":
+            return items[i].value[1] is not None or (i > 0 and items[i - 1].kind in _COMPONENTS)
+        passes = items[i].kind in ("number", "word", "determiner", "preposition", *_SEPARATORS)
+        if not passes and items[i].text != "metastatic":
+            return False
+    return False
 
 
 def _joint(items: list[Item], start: int, end: int) -> str | None:

@@ -7,8 +7,9 @@ his mother"). A comma inside a list ("no mass in the lungs, kidneys or colon") e
 
 from __future__ import annotations
 
-from .clauses import HEADS, PLACES, SEPARATORS, Clauses
+from .clauses import AFTER, HEADS, PLACES, SEPARATORS, Clauses
 from .phrases import Item
+from .places import ORGANS, SIDES
 from .spelling import words
 
 
@@ -35,7 +36,7 @@ class Scopes:
         clauses (`Clauses`): where its clauses end.
         question (`bool`): whether it ends in a question mark, which leaves all of it open.
 
-    `marks[i]` is a set of bits for item `i`; `surgery` maps an item marked REMOVED to the organ that was operated on;
+    `marks[i]` is a set of bits for item `i`; `surgery` maps an item marked REMOVED to the sites that were operated on;
     `dangling` holds removals that name no tumour in their own sentence and so speak of an earlier one.
     """
 
@@ -43,7 +44,7 @@ class Scopes:
         self.items = items
         self.clauses = clauses
         self.marks = [HEDGED if question else 0] * len(items)
-        self.surgery: dict[int, str | None] = {}
+        self.surgery: dict[int, frozenset[str] | None] = {}
         self.dangling: set[int] = set()
         self._open = 0
         self._opened_at = 0
@@ -177,9 +178,25 @@ class Scopes:
             return
         adjectival = self._head_ahead(at)
         if adjectival is not None:  # "resected colon cancer"
-            self._mark_range(at, self.clauses.end(adjectival), REMOVED)
+            self._mark_range(at, self._end(adjectival), REMOVED)
+            return
+        reason = self._reason(at, 9)
+        if reason is not None and self._takes_out(at, reason):  # "my left kidney was taken out for cancer"
+            self._mark_range(reason, self._end(reason), REMOVED)
         elif not self._mark_back(at, REMOVED):
             self.dangling.add(at)
+
+    def _takes_out(self, at: int, reason: int) -> bool:
+        """Whether what was taken out is a place of ours and not a stent in it."""
+        before = self.items[self.clauses.start(at) : reason]
+        ours = any(item.kind in PLACES and item.value != "other" for item in before)
+        return ours and not any(item.kind in HEADS for item in before)
+
+    def _end(self, at: int) -> int:
+        """Where what goes on at `at` ends: with its clause, or at an "and" behind which something new begins."""
+        while at < self.clauses.end(at) and not self.clauses.bounds(at):
+            at += 1
+        return at
 
     def _resolved(self, at: int, item: Item) -> None:
         self._mark_back(at, REMOVED)
@@ -194,16 +211,48 @@ class Scopes:
     def _surgery(self, at: int, item: Item) -> None:
         if self._is_planned(at):
             return
-        for i in range(at + 1, min(at + 6, self.clauses.end(at))):
-            if self.items[i].text in ("for", "of", "due to", "because of"):  # "nephrectomy was done for RCC"
-                end = self.clauses.end(i)
-                if any(self.items[j].kind == "tumor" for j in range(i, end)):
-                    self._mark_range(i, end, REMOVED, item.value)
-                    return
-            if self.items[i].kind not in ("verb", "word", "past"):
-                break
-        if not self._mark_back(at, REMOVED, item.value):
+        sites = self._operated(at, item.value)
+        reason = self._reason(at, 6)
+        if reason is not None:  # "nephrectomy was done for RCC"
+            self._mark_range(reason, self._end(reason), REMOVED, sites)
+        elif not self._comes_back(at) and not self._mark_back(at, REMOVED, sites):
             self.dangling.add(at)
+
+    def _reason(self, at: int, reach: int) -> int | None:
+        """The "for" behind what was done at `at` that a tumour follows."""
+        leads, passed = ("for", "due to", "because of"), ("verb", "word", "past")
+        if self.items[at].kind == "surgery":
+            leads, inside = (*leads, "of"), ()
+        else:  # "took out part of the bowel for cancer"
+            passed, inside = (*passed, *PLACES, "determiner", "number"), ("of", "in")
+        for i in range(at + 1, min(at + reach, self.clauses.end(at))):
+            text = self.items[i].text
+            if text in leads and "tumor" in self.clauses.kinds(i, self.clauses.end(i)):
+                return i
+            if self.items[i].kind not in passed and text not in inside:
+                return None
+        return None
+
+    def _comes_back(self, at: int) -> bool:
+        """Whether a tumour is said to have come back after the operation: "recurrence after nephrectomy"."""
+        after = next((i for i in range(at - 1, max(-1, at - 6), -1) if self.items[i].text in AFTER), None)
+        if after is None:
+            return False
+        for i in range(self.clauses.start(after), after):
+            again = self.items[i].text.startswith(("recurr", "relaps"))
+            if again and "tumor" in self.clauses.kinds(i, min(i + 3, after)):
+                return all(item.text != "for" for item in self.items[max(0, i - 2) : i])  # "monitoring for recurrence"
+        return False
+
+    def _operated(self, at: int, organ: str | None) -> frozenset[str] | None:
+        """The sites of an operation on `organ`, of one side where that is named."""
+        if organ is None:
+            return None
+        before = at - 1
+        while before > 0 and self.items[before].kind in ("word", "part", "noun"):  # "left upper lobectomy"
+            before -= 1
+        side = self.items[before].value if before >= 0 and self.items[before].kind == "side" else "both"
+        return ORGANS[organ] & SIDES[side]
 
     # Where scopes and clauses end
 
@@ -240,13 +289,13 @@ class Scopes:
         named = any(item.kind == "tumor" and (item.value[0] != "weak" or len(behind) > 1) for item in behind)
         return named and "tumor" not in before and not self._open & (FAMILY | PAST)
 
-    def _mark_range(self, start: int, end: int, mark: int, organ: str | None = None) -> None:
+    def _mark_range(self, start: int, end: int, mark: int, sites: frozenset[str] | None = None) -> None:
         for i in range(start, end):
             self.marks[i] |= mark
             if mark == REMOVED:
-                self.surgery[i] = organ
+                self.surgery[i] = sites
 
-    def _mark_back(self, at: int, mark: int, organ: str | None = None) -> bool:
+    def _mark_back(self, at: int, mark: int, sites: frozenset[str] | None = None) -> bool:
         """Mark the clause before `at`, passing over clauses that say nothing; whether anything was marked."""
         sought = HEADS - {"normal", "resolved"} if mark == REMOVED else HEADS | PLACES
         end = at
@@ -255,7 +304,7 @@ class Scopes:
             kinds = self.clauses.kinds(start, end)
             if kinds & sought:
                 start = self.clauses.list_start(start) if "conjunction" in kinds else start
-                self._mark_range(start, at, mark, organ)
+                self._mark_range(start, at, mark, sites)
                 return True
             if mark == NEGATED and end == at and self._names_something(start, end):
                 return False
@@ -298,6 +347,8 @@ class Scopes:
 
     def _head_ahead(self, at: int) -> int | None:
         """The tumour that the word at `at` is an adjective of."""
+        if self.items[at].text.endswith(" out") and at + 1 < len(self.items) and self.items[at + 1].text == "of":
+            return None  # "a sample was taken out of the tumor"
         for i in range(at + 1, min(len(self.items), at + 7)):
             if self.items[i].kind == "tumor":
                 return i

@@ -31,6 +31,10 @@ _SLIPS = {
     "descendent": "descending",
     "transversum": "transverse colon",
     "neg": "negative",
+    "nml": "normal",
+    "clr": "clear",
+    **dict.fromkeys(("unremark", "unrem"), "unremarkable"),
+    **dict.fromkeys(("fn", "fxn"), "function"),
     "mets": "metastases",
 }
 # a relative of whoever writes is the patient where the writer is not
@@ -39,6 +43,12 @@ _RELATIVES = {
     **dict.fromkeys(("father", "dad", "husband", "brother", "uncle", "son", "grandfather", "grandpa"), "man"),
 }
 _MINE = re.compile(rf"^\W{{0,3}}(?:(?:hi|hello|dear doctor)\W{{1,3}})?my ({'|'.join(_RELATIVES)})\b", re.IGNORECASE)
+# and so is one who is nobody's and has a race, which is not told of a family: "CT: white grandfather aged 88"
+_NOBODYS = re.compile(
+    r"((?:^|[.;\n]|(?<!istory)(?<!fh)(?<!fhx):|\b(?:ct|scan|image) of|\bgenerate) ?(?:an? )?"
+    rf"(?:white|caucasian|black|african american|asian|hispanic) )({'|'.join(_RELATIVES)})\b(?! of)",
+    re.IGNORECASE,
+)
 _SPEAKER = re.compile(r"(?<![\w'])(?:I|I'm|I've|me)(?![\w])")
 _REWRITES = tuple(
     (re.compile(pattern), replacement)
@@ -50,6 +60,7 @@ _REWRITES = tuple(
         (r"\bbetween (\d\d) and (\d\d)(?=,| years)", r"aged \1-\2"),
         (r"\bin the (\d\d ?[-\u2013] ?\d\d) age (?:group|range|bracket)", r"aged \1"),
         (r"\b(over|above|under|below) the age of (?=\d)", r"\1 "),
+        (r"(?<![\w/])(?:nl|NL)\b", "normal"),  # "250/nl" counts cells
         (r"\bnot an? (?:normal|unremarkable|healthy|clear)\b", "an abnormal"),
         (r"\b[Mm]et(?:astatic)? (?=RCC\b|NSCLC\b|CRC\b|ca\b)", "metastatic "),
         (r"\bmetastatic work[ -]?up\b", "staging work"),
@@ -89,6 +100,7 @@ def spell_out(text: str) -> str:
     mine = _MINE.match(text)
     if mine and not _SPEAKER.search(text):
         text = f"The {_RELATIVES[mine[1].lower()]}{text[mine.end() :]}"
+    text = _NOBODYS.sub(lambda m: m[1] + _RELATIVES[m[2].lower()], text)
     text = _RACE_AND_SEX.sub(lambda m: f"{_RACES[m[1]]} {_SEXES[m[2]]}", text)
     text = _DICTATED.sub(lambda m: m[1] + _DIGITS[m[2]], text)
     for pattern, replacement in _REWRITES:

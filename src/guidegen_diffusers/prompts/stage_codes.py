@@ -18,11 +18,11 @@ _RUN = re.compile(
 )
 _CODE = re.compile(r"([tnm])([0-4])")
 _KEYED = re.compile(
-    r"(?<![a-z0-9])([tnm])(?: ?(?:stage|category))?['\" ]{0,2}[:=] {0,2}['\"]?(?:[pc]?[tnm])?([0-4])(?![0-9.])"
+    r"(?<![a-z0-9])([tnm])(?: ?(?:stage|category))?['\" ]{0,2}[:=] {0,2}['\"]?(?:[pc]?[tnm])?([0-4])(?!\.?[0-9])"
 )
 _NAMED = re.compile(
     r"(?<![a-z0-9])(?:stage (?=[tnm] )([tnm])|([tnm])[ -](?:stage|category))"
-    r" (?:is |of )?(?:[pc]?[tnm])?([0-4])(?![0-9.])"
+    r" (?:is |of )?(?:[pc]?[tnm])?([0-4])(?!\.?[0-9])"
 )
 _SPACED = re.compile(r"(?<![a-z0-9])t ([0-4])[a-d]?[ ,/]{0,3}n ([0-3x])[a-c]?(?:[ ,/]{0,3}m ([01x])(?![a-z0-9]))?")
 _STAGE_FOUR = re.compile(r"(?<![a-z])stage[ :-]{1,2}(?:iv|4)(?:[ -]?[abc])?(?![a-z0-9])")

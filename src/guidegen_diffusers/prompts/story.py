@@ -7,7 +7,7 @@ allows everything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .attributes import TUMOR_SITES
 
@@ -24,6 +24,7 @@ class Finding:
         sites (`frozenset[str]`): where, of our sites; empty where no place of ours is named.
         elsewhere (`bool`): in an organ that is none of ours.
         refers (`bool`): it speaks of a tumour that was named before ("the tumor", "it").
+        again (`bool`): it has come back where an earlier one was.
         whole (`bool`): of a denial or removal, that it is about any tumour and about now.
     """
 
@@ -31,6 +32,7 @@ class Finding:
     sites: frozenset[str] = frozenset()
     elsewhere: bool = False
     refers: bool = False
+    again: bool = False
     whole: bool = False
 
 
@@ -44,6 +46,7 @@ class Story:
         self._elsewhere = False
         self._none = self._removed = False  # some tumour was denied, or removed
         self._last: frozenset[str] = frozenset()
+        self._over: frozenset[str] = frozenset()  # sites of the tumour that was removed last
         self._time = 0
 
     @property
@@ -52,6 +55,8 @@ class Story:
 
     def add(self, finding: Finding) -> None:
         self._time += 1
+        if finding.again and not finding.sites:
+            finding = replace(finding, sites=self._over)
         getattr(self, f"_add_{finding.status}")(finding)
 
     def _add_stated(self, finding: Finding) -> None:
@@ -86,6 +91,7 @@ class Story:
 
     def _add_removed(self, finding: Finding) -> None:
         self._removed = True
+        self._over = finding.sites or self._over
         if finding.whole:
             self._stated.clear()
             self._doubted.clear()

@@ -60,6 +60,7 @@ _TOKEN = re.compile(
 )
 _TITLES = words("mr mrs ms dr prof st")
 _ABBREVIATIONS = words("vs approx ca pt pts yr yrs yo resp incl dx hx abd bilat diam max min ct lt rt no cm mm")
+_LENGTHS = words("cm mm")
 # after these a line goes on, whatever the next one begins with
 _OPEN_ENDED = words("a an the of in on at to from with and or is are was left right upper lower middle no for by")
 _UNITS = {"one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9}
@@ -160,6 +161,8 @@ def _begins_anew(line: str, last: Token, shouting: bool) -> bool:
 def _abbreviates(word: str, following: str) -> bool:
     if word in _TITLES:
         return True
+    if word in _LENGTHS and following[1:].isdigit():  # "19 mm. 59 y/o"
+        return False
     return word in _ABBREVIATIONS and following[:1] in " ," and not following[1:].isupper() and following != " "
 
 

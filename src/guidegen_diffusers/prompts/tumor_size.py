@@ -32,6 +32,8 @@ _FOREIGN = words("""
     distance previously formerly prior away above below proximal distal deep cranial caudal apart anal verge skin from
     voxel resolution
     """)
+_EARLIER = words("previously formerly prior")
+_CHANGING = words("increased decreased grown shrunk enlarged now")
 _MEASURING = words("measures measuring measured size diameter diameters dimension dimensions across large long wide")
 
 
@@ -67,11 +69,18 @@ def read_diameters(reading: Reading, told: bool) -> list[float]:
         if diameter is not None and not _is_foreign(items, at, end):
             head = _measured(items, at, end)
             keyed = at > 1 and items[at - 1].kind in (":", "=") and items[at - 2].text in _MEASURING
-            of_earlier = told and any(item.text in _MEASURING for item in items)
+            alone = at == 0 and end == len(items)  # "RCC. 5.8 cm."
+            of_earlier = told and (alone or any(item.text in _MEASURING for item in items) or _changes(items))
             if head in reading.tumors or (head is None and (keyed or of_earlier)):
                 found.append(diameter)
         at = max(end, at + 1)
     return found
+
+
+def _changes(items: list[Item]) -> bool:
+    """Whether the sentence tells how something that it does not name has grown: "it has increased to 4 cm"."""
+    named = any(item.kind in (*PLACES, "patient") for item in items)
+    return not named and any(item.text in _CHANGING for item in items)
 
 
 def _measured(items: list[Item], start: int, end: int) -> int | None:
@@ -81,14 +90,25 @@ def _measured(items: list[Item], start: int, end: int) -> int | None:
     head = _noun_behind(items, end - 1)
     if head is not None and all(items[i].kind != "," for i in range(end, head)):
         return head
-    before = next((i for i in range(start - 1, -1, -1) if items[i].kind in HEADS), None)
+    heads = [i for i in range(start - 1, -1, -1) if items[i].kind in HEADS]
+    before = next((i for i in heads if not _is_where(items, i) or i == heads[-1]), None)
     if before is not None or head is not None:
         return before if before is not None else head
     return next((i for i in range(end, len(items)) if items[i].kind in HEADS), None)
 
 
+def _is_where(items: list[Item], head: int) -> bool:
+    """Whether the finding at `head` tells where another is: "recurrence at the anastomosis, 3 cm"."""
+    at = head - 1
+    while at > 0 and items[at].kind in ("determiner", *PLACES):
+        at -= 1
+    return items[head].value == "seat" and at >= 0 and items[at].text == "at"
+
+
 def _measure(items: list[Item], at: int) -> tuple[int, float | None]:
-    """Where the measure that begins at `at` ends, and its largest dimension in mm: "38 x 30 mm", "3 cm by 4 cm"."""
+    """Where the measure that begins at `at` ends, and its largest dimension in mm: "38 x 30 mm", "3 cm by 4 cm". Of a
+    change, "from 6 cm to 4 cm", the last counts."""
+    changed = at > 0 and items[at - 1].text == "from"
     more = at > 0 and items[at - 1].text in (">", "over", "exceeding", "above", "than")
     values, unit = [items[at].value], None
     at += 1
@@ -97,6 +117,7 @@ def _measure(items: list[Item], at: int) -> tuple[int, float | None]:
             unit = unit or _UNITS[items[at].text]
             at += 1
         elif items[at].text in _BETWEEN and at + 1 < len(items) and items[at + 1].kind == "number":
+            values = [] if changed and items[at].text == "to" else values
             values.append(items[at + 1].value)
             at += 2
         else:
@@ -110,8 +131,19 @@ def _is_foreign(items: list[Item], start: int, end: int) -> bool:
     before = " ".join(item.text for item in items[max(0, start - 3) : start]).split()
     if before[-1:] == ["from"] and any(item.text == "to" for item in items[start:end]):
         return False  # "increased from 2 to 4 cm"
-    behind = " ".join(item.text for item in items[end : end + 2]).split()
+    behind = " ".join(item.text for item in items[end : end + 2]).partition(",")[0].split()
+    if _is_followed_up(items, end):
+        behind = []
     return bool(_FOREIGN & set(before)) or bool(_FOREIGN & set(behind[:2]))
+
+
+def _is_followed_up(items: list[Item], end: int) -> bool:
+    """Whether an earlier measure stands behind the one that ends at `end`: "6 cm (previously 4 cm)"."""
+    end += end < len(items) and items[end].kind == "("
+    if end == len(items) or items[end].text not in _EARLIER:
+        return False
+    end += 1 + (end + 1 < len(items) and items[end + 1].kind == "verb")
+    return end < len(items) and items[end].kind == "number"
 
 
 def _noun_behind(items: list[Item], at: int) -> int | None:
