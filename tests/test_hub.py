@@ -18,12 +18,15 @@ from .loopback_hub import LoopbackHub
 
 MAKE = """
 import torch
+from diffusers import DDIMScheduler
 from guidegen_diffusers import GuideGenPipeline, LatentSpread
 def make():
     torch.manual_seed(0)
     spread = LatentSpread(num_components=2)
     torch.nn.init.normal_(spread.components)
-    return GuideGenPipeline.from_config("tiny", latent_spread=spread)
+    pipe = GuideGenPipeline.from_config("tiny", latent_spread=spread)
+    pipe.register_modules(scheduler=DDIMScheduler.from_config(pipe.scheduler.config, prediction_type="v_prediction"))
+    return pipe
 """
 
 PUSH = f"""
