@@ -126,10 +126,10 @@ def agreement(signs: list[bool], sites: list[str]) -> float | None:
     found, cases = 0.0, 0
     for site in sorted(set(sites)):
         own = [sign for sign, place in zip(signs, sites, strict=True) if place == site]
-        n, bright = len(own), sum(own)
-        if n > 1:
-            found += n * (bright * (bright - 1) + (n - bright) * (n - bright - 1)) / (n * (n - 1))
-            cases += n
+        bright, dark = own.count(True), own.count(False)
+        if len(own) > 1:
+            found += (bright * (bright - 1) + dark * (dark - 1)) / (len(own) - 1)
+            cases += len(own)
     return found / cases if cases else None
 
 

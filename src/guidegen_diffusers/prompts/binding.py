@@ -9,6 +9,7 @@ or that the finding comes with, shares its place ("thickening of the sigmoid wit
 
 from __future__ import annotations
 
+from .attributes import ORGANS
 from .clauses import AFTER, HEADS, PLACES, Clauses
 from .phrases import Item
 from .places import Place, complete
@@ -20,7 +21,7 @@ _OWNERS = HEADS | {"surgery", "locator"}
 _INSIDE_A_NOUN = frozenset(
     ["word", "size", "number", "hedge", "past", "removed", "other", "nontumor", "seen", "treated"]
 )
-_LOCAL = ("seat", "feature")
+_HOLDERS = ("seat", "feature")  # benign findings that a tumour may lie in, or that may be its own
 _INSIDE = frozenset(["in", "at", "within", "on"])
 _HOLDING = frozenset(["containing", "contains", "harboring", "harbors"])
 _CAUSES = frozenset(["due to", "d/t", "because of", "caused by", "secondary to"])
@@ -186,7 +187,7 @@ class _Binder:
         """The tumour before the finding at `head` that shares its place: "a mass and atelectasis in the left lower
         lobe", "recurrence at the anastomosis in the rectum", "carcinoma in a sigmoid polyp"."""
         beside = role == "preposition" and self._lead(place) == "in"
-        holds = self.items[head].value in _LOCAL and bool(place.sites)
+        holds = self.items[head].value in _HOLDERS and bool(place.sites)
         joined = inside = False
         for i in range(head - 1, max(-1, head - 6), -1):
             kind = self.items[i].kind
@@ -205,10 +206,10 @@ class _Binder:
     def _companion(self, head: int, place: Place, role: str | None) -> int | None:
         """The tumour that is said of the finding at `head` once its place is named: "thickening of the sigmoid with a
         mass", "opacity in the lingula, likely carcinoma". An "and" says so only of what may be a tumour's own."""
-        local = self.items[head].value in _LOCAL
+        local = self.items[head].value in _HOLDERS
         at = self._joint_behind(max(head + 1, place.end))
         joint = self.items[at] if at < len(self.items) else None
-        if joint is None or self.items[head].kind != "benign" or place.named not in ("lung", "kidney", "colon"):
+        if joint is None or self.items[head].kind != "benign" or place.named not in ORGANS:
             return None
         holds = joint.kind == "with" or joint.text in _HOLDING
         same = joint.kind == "link" and joint.text not in _CAUSES
