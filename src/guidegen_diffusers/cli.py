@@ -5,6 +5,8 @@ Each command is a thin wrapper of one call of the library. Heavy imports wait un
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -22,6 +24,7 @@ Dtype = Annotated[
     typer.Option(help="Precision of the networks; auto: bf16 where the device has it in hardware, else fp32."),
 ]
 
+atexit.register(gc.freeze)  # at its end Python looks for garbage in all that was imported: two seconds for nothing
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 

@@ -18,6 +18,7 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from ..labels import NUM_CLASSES
+from .conv_3d import Conv3d
 from .strict_model import StrictModelMixin
 from .vq_model_3d import VQResBlock3D
 
@@ -58,12 +59,12 @@ class Segmenter3D(StrictModelMixin):
     ):
         super().__init__()
         widths = list(block_out_channels)
-        self.conv_in = nn.Conv3d(len(WINDOWS), widths[0], 3, padding=1)
+        self.conv_in = Conv3d(len(WINDOWS), widths[0], 3, padding=1)
         self.down = nn.ModuleList(VQResBlock3D(w, w) for w in widths)
-        self.shrink = nn.ModuleList(nn.Conv3d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
-        self.grow = nn.ModuleList(nn.Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
+        self.shrink = nn.ModuleList(Conv3d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths))
+        self.grow = nn.ModuleList(Conv3d(b, a, 1) for a, b in itertools.pairwise(widths))
         self.up = nn.ModuleList(VQResBlock3D(2 * w, w) for w in widths[:-1])
-        self.conv_out = nn.Conv3d(widths[0], num_classes, 1)
+        self.conv_out = Conv3d(widths[0], num_classes, 1)
 
     def forward(self, ct: torch.Tensor, return_dict: bool = True) -> Segmenter3DOutput | tuple[torch.Tensor, ...]:
         """CT in HU, (B, X, Y, Z) of any number type, its sides multiples of the coarsest cell."""

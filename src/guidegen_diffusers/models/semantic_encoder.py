@@ -26,6 +26,7 @@ from torch import nn
 
 from ..labels import NUM_ORGAN_CLASSES
 from .attention import Attention
+from .conv_3d import Conv3d
 from .strict_model import StrictModelMixin
 
 
@@ -103,19 +104,19 @@ class SemanticEncoder3D(StrictModelMixin):
         self.gradient_checkpointing = False
         if semantic_conditioning == "downsample":
             self.organ_embedding = nn.Embedding(num_organ_classes, latent_channels)
-            self.tumor_embedding = nn.Conv3d(1, latent_channels, 1)
+            self.tumor_embedding = Conv3d(1, latent_channels, 1)
             return
         widths = [block_out_channels[0], *block_out_channels]
         self.organ_embedding = nn.Embedding(num_organ_classes, widths[0])
-        self.tumor_embedding = nn.Conv3d(1, widths[0], 1)
+        self.tumor_embedding = Conv3d(1, widths[0], 1)
 
         def downsamplers() -> nn.ModuleList:
-            return nn.ModuleList(nn.Conv3d(i, o, 3, stride=2, padding=1) for i, o in itertools.pairwise(widths))
+            return nn.ModuleList(Conv3d(i, o, 3, stride=2, padding=1) for i, o in itertools.pairwise(widths))
 
         self.organ_down, self.tumor_down = downsamplers(), downsamplers()
         self.fusions = nn.ModuleList(TumorFusion3D(w, attention_head_dim, max_tumor_tokens) for w in widths[1:])
-        self.organ_out = nn.Conv3d(widths[-1], latent_channels, 1)
-        self.tumor_out = nn.Conv3d(widths[-1], latent_channels, 1)
+        self.organ_out = Conv3d(widths[-1], latent_channels, 1)
+        self.tumor_out = Conv3d(widths[-1], latent_channels, 1)
 
     @property
     def downscale_factor(self) -> int:

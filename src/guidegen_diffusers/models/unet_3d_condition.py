@@ -29,6 +29,7 @@ from einops import rearrange
 from torch import nn
 
 from .attention import Attention
+from .conv_3d import Conv3d
 from .strict_model import StrictModelMixin
 
 
@@ -54,11 +55,11 @@ class ResBlock3D(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, time_channels: int, groups: int):
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels)
-        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3d(in_channels, out_channels, 3, padding=1)
         self.time_proj = nn.Linear(time_channels, 2 * out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels)
-        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.conv2 = Conv3d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
         scale, shift = self.time_proj(F.silu(time))[..., None, None, None].chunk(2, dim=1)  # (B, C, 1, 1, 1)
@@ -172,11 +173,11 @@ class Detail(nn.Module):
 
     def __init__(self, channels: int, num_classes: int, time_channels: int, groups: int):
         super().__init__()
-        self.logits_in = nn.Conv3d(num_classes, channels, 1)
+        self.logits_in = Conv3d(num_classes, channels, 1)
         self.label_embedding = nn.Embedding(num_classes, channels)
         self.blocks = nn.ModuleList([ResBlock3D(channels, channels, time_channels, groups) for _ in range(2)])
         self.norm_out = nn.GroupNorm(groups, channels)
-        self.conv_out = nn.Conv3d(channels, num_classes, 1)
+        self.conv_out = Conv3d(channels, num_classes, 1)
         nn.init.zeros_(self.conv_out.weight)
         nn.init.zeros_(self.conv_out.bias)
 
@@ -242,7 +243,7 @@ class UNet3DConditionModel(StrictModelMixin):
         self.time_proj = Timesteps(widths[0], flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(widths[0], time_channels)
         self.text_embedding = nn.Linear(cross_attention_dim, time_channels) if pool_text else None
-        self.position_embedding = nn.Conv3d(3, widths[0], 1) if coordinates else None
+        self.position_embedding = Conv3d(3, widths[0], 1) if coordinates else None
         self.knowledge = nn.ModuleDict(
             {
                 str(level): KnowledgeQueries(num_knowledge_queries, cross_attention_dim, attention_head_dim)
@@ -267,7 +268,7 @@ class UNet3DConditionModel(StrictModelMixin):
                 width = out
                 skips.append(width)
             if level < last:
-                self.downsample.append(nn.Conv3d(width, width, 3, stride=2, padding=1))
+                self.downsample.append(Conv3d(width, width, 3, stride=2, padding=1))
                 skips.append(width)
         self.mid = nn.ModuleList([layer(width, width, last), layer(width, width, last)])
         for level in reversed(range(len(widths))):
@@ -275,7 +276,7 @@ class UNet3DConditionModel(StrictModelMixin):
                 self.up.append(layer(width + skips.pop(), widths[level], level))
                 width = widths[level]
             if level > 0:
-                self.upsample.append(nn.Conv3d(width, width, 3, padding=1))
+                self.upsample.append(Conv3d(width, width, 3, padding=1))
         self.norm_out = nn.GroupNorm(norm_num_groups, widths[0])
         self.gradient_checkpointing = False
 
@@ -401,7 +402,7 @@ class CategoricalUNet3DConditionModel(UNet3DConditionModel):
         # one row for each class at each place in the patch; a patch is the sum of its rows
         self.label_embedding = nn.EmbeddingBag(patch_size**3 * num_classes, width, mode="sum")
         kernel = 3 if patch_size == 1 else 1
-        self.conv_out = nn.Conv3d(width, patch_size**3 * num_classes, kernel, padding=kernel // 2)
+        self.conv_out = Conv3d(width, patch_size**3 * num_classes, kernel, padding=kernel // 2)
         self.votes = NeighborVotes(vote_windows, num_classes, 4 * width) if vote_windows else None
         self.detail = Detail(detail_channels, num_classes, 4 * width, norm_num_groups) if detail_channels else None
 
@@ -475,8 +476,8 @@ class LatentUNet3DConditionModel(UNet3DConditionModel):
             pool_text,
             coordinates,
         )
-        self.conv_in = nn.Conv3d(in_channels, block_out_channels[0], 3, padding=1)
-        self.conv_out = nn.Conv3d(block_out_channels[0], out_channels, 3, padding=1)
+        self.conv_in = Conv3d(in_channels, block_out_channels[0], 3, padding=1)
+        self.conv_out = Conv3d(block_out_channels[0], out_channels, 3, padding=1)
 
     def forward(
         self,

@@ -21,6 +21,7 @@ from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import nn
 
 from .contrast_rescaler import ContrastRescaler
+from .conv_3d import Conv3d
 from .strict_model import StrictModelMixin
 from .vector_quantizer import VectorQuantizer3D
 
@@ -64,10 +65,10 @@ class VQResBlock3D(nn.Module):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.norm1 = ChannelNorm(in_channels)
-        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.conv1 = Conv3d(in_channels, out_channels, 3, padding=1)
         self.norm2 = ChannelNorm(out_channels)
-        self.conv2 = nn.Conv3d(out_channels, out_channels, 3, padding=1)
-        self.shortcut = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.conv2 = Conv3d(out_channels, out_channels, 3, padding=1)
+        self.shortcut = Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -78,7 +79,7 @@ class VQResBlock3D(nn.Module):
 class Upsample3D(nn.Module):
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.conv = Conv3d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -99,26 +100,26 @@ class _Checkpointed(nn.Sequential):
 
 
 def _encoder(in_channels: int, out_channels: int, widths: list[int], layers: int) -> nn.Sequential:
-    modules: list[nn.Module] = [nn.Conv3d(in_channels, widths[0], 3, padding=1)]
+    modules: list[nn.Module] = [Conv3d(in_channels, widths[0], 3, padding=1)]
     width = widths[0]
     for level, out in enumerate(widths):
         for _ in range(layers):
             modules.append(VQResBlock3D(width, out))
             width = out
         if level < len(widths) - 1:
-            modules.append(nn.Conv3d(width, width, 3, stride=2, padding=1))
+            modules.append(Conv3d(width, width, 3, stride=2, padding=1))
     modules += [
         VQResBlock3D(width, width),
         ChannelNorm(width),
         nn.SiLU(),
-        nn.Conv3d(width, out_channels, 3, padding=1),
+        Conv3d(width, out_channels, 3, padding=1),
     ]
     return _Checkpointed(*modules)
 
 
 def _decoder(in_channels: int, out_channels: int, widths: list[int], layers: int) -> nn.Sequential:
     width = widths[-1]
-    modules: list[nn.Module] = [nn.Conv3d(in_channels, width, 3, padding=1), VQResBlock3D(width, width)]
+    modules: list[nn.Module] = [Conv3d(in_channels, width, 3, padding=1), VQResBlock3D(width, width)]
     for level, out in reversed(list(enumerate(widths))):
         for _ in range(layers):
             modules.append(VQResBlock3D(width, out))
@@ -126,7 +127,7 @@ def _decoder(in_channels: int, out_channels: int, widths: list[int], layers: int
         if level > 0:
             modules.append(Upsample3D(width, widths[level - 1]))  # narrows here: this is the dearest convolution
             width = widths[level - 1]
-    modules += [ChannelNorm(width), nn.SiLU(), nn.Conv3d(width, out_channels, 3, padding=1)]
+    modules += [ChannelNorm(width), nn.SiLU(), Conv3d(width, out_channels, 3, padding=1)]
     return _Checkpointed(*modules)
 
 

@@ -612,8 +612,8 @@ class GuideGenPipeline(StrictPipeline):
         # Eq. 13: the organ map is the likeliest of background and organs, the tumour map where the tumour beats all
         _refuse_non_finite("mask_unet", logits)
         logits = self.mask_scheduler.original_logits(logits, t, before)
-        labels = logits.argmax(1).to(torch.uint8) if self.interrupt else labels
-        organs = logits[:, :NUM_ORGAN_CLASSES].argmax(1).to(torch.uint8)
+        labels = logits.max(1).indices.to(torch.uint8) if self.interrupt else labels
+        organs = logits[:, :NUM_ORGAN_CLASSES].max(1).indices.to(torch.uint8)
         tumor = labels == TUMOR
         return torch.where(tumor, organs, labels), tumor.to(torch.uint8)
 

@@ -262,7 +262,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
                 if piece is not None:
                     x = x.clone()
                     x[self.config.whole_class] = -math.inf
-                c = x.argmax(0).to(torch.uint8) if s == 0 else _draw_class((x - x.amax(0)).exp_(), u[b, block])
+                c = x.max(0).indices.to(torch.uint8) if s == 0 else _draw_class((x - x.amax(0)).exp_(), u[b, block])
                 if piece is not None:
                     c.masked_fill_(piece[block], self.config.whole_class)
                 original[b, block] = c
@@ -329,7 +329,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
         volumes = torch.zeros(len(logits), device=logits.device)
         for block in voxel_blocks(len(state), state.device):
             x = logits_block(logits, block, state[block].long(), kernel) + weight
-            volumes += x.argmax(0).bincount(minlength=len(x)) if likeliest else x.softmax(0).sum(1)
+            volumes += x.max(0).indices.bincount(minlength=len(x)) if likeliest else x.softmax(0).sum(1)
         return volumes
 
     @staticmethod
