@@ -431,6 +431,7 @@ def test_a_side_behind_a_tumour_is_the_tumours_and_not_the_next_findings(expecte
 STAGED = r"""
 SR | Tis of the sigmoid colon, N0, M0.
 SR | pTis, sigmoid colon
+SR | cTis of the rectum, N0 M0.
 SR | T3N1M0 of the rectum, liver clear
 LK | T1 of the left kidney, no metastases.
 LLL | Stage T2 of the left lower lobe, no pleural effusion

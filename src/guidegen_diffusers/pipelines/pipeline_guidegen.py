@@ -332,7 +332,7 @@ class GuideGenPipeline(StrictPipeline):
         spread = self.latent_spread.config
         shape = (len(organs), spread.num_components)
         normal = randn_tensor(shape, generator=generator, device=organs.device, dtype=torch.float32)
-        return class_shares(torch.where(tumor.bool(), TUMOR, organs), size, spread.num_classes), normal
+        return class_shares(_join(organs, tumor), size, spread.num_classes), normal
 
     def prepare_mask(self, mask) -> tuple[torch.Tensor, torch.Tensor, Grid, bool]:
         """A user's label map as organ and tumour map on the model's grid, that grid, and whether it is synthetic."""
@@ -511,7 +511,7 @@ class GuideGenPipeline(StrictPipeline):
         else:
             organs, tumor = (torch.stack([p[i] for p in prepared]).to(device) for i in (0, 1))
             grids = [p[2] for p in prepared]
-        labels = torch.where(tumor.bool(), torch.full_like(organs, TUMOR), organs)
+        labels = _join(organs, tumor)
 
         # 4. Stage III and the decoder of Stage II
         ct = None
@@ -697,8 +697,12 @@ class GuideGenPipeline(StrictPipeline):
 
 def _site(organs: torch.Tensor, tumor: torch.Tensor, grid: Grid) -> str:
     """The site of the tumour of a label map."""
-    labels = torch.where(tumor.bool(), torch.full_like(organs, TUMOR), organs)
-    return find_site(labels.numpy(), grid.affine).site
+    return find_site(_join(organs, tumor).numpy(), grid.affine).site
+
+
+def _join(organs: torch.Tensor, tumor: torch.Tensor) -> torch.Tensor:
+    """The label map of an organ map and a tumour map."""
+    return torch.where(tumor.bool(), TUMOR, organs)
 
 
 def _copy(generator: torch.Generator) -> torch.Generator:

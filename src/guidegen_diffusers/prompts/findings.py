@@ -255,7 +255,7 @@ class _Findings:
     def _is_staged(self) -> bool:
         """Whether the sentence gives a T, and not a vertebra or the weighting of an image."""
         for at, item in enumerate(self.items[:-1]):
-            if item.text in ("tis", "ptis") and self.items[at + 1].kind in (*PLACES, ","):
+            if item.text in ("tis", "ptis", "ctis") and self.items[at + 1].kind in (*PLACES, ","):
                 return True
             code = item.text in T_CODES and self.items[at + 1].value in (1, 2, 3, 4)
             behind = self.items[at + 2] if at + 2 < len(self.items) else None
