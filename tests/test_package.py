@@ -54,6 +54,18 @@ def test_arrows_run_one_way():
             )
 
 
+def test_the_import_leaves_the_garbage_collector_as_it_was():
+    script = """
+import gc, importlib
+import guidegen_diffusers
+assert gc.isenabled()
+gc.disable()
+importlib.reload(guidegen_diffusers)
+assert not gc.isenabled()
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_the_library_never_trains():
     text = "".join(file.read_text() for file in SOURCE.rglob("*.py"))
     for word in ("torch.optim", "Accelerator(", ".backward()"):
