@@ -1,8 +1,8 @@
 """`Conv3d`: torch's, without its slow path.
 
 For one small volume in float32 on a CPU (batch 1, a product of channels, X and Y up to 20,480), which is what sampling
-on a laptop is, torch leaves oneDNN aside and takes a loop that was two to five times slower where we measured it
-(`examples/benchmarks/convolutions.py`).
+on a laptop is, torch leaves oneDNN aside and takes a loop several times as slow. What whole networks lose by it is in
+`docs/performance.md`.
 """
 
 from __future__ import annotations
