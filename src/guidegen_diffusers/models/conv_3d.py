@@ -24,15 +24,15 @@ class Conv3d(nn.Conv3d):
             input, weight, bias, self.padding, self.stride, self.dilation, self.groups
         )
 
-    def _by_onednn(self, *tensors: torch.Tensor) -> bool:
+    def _by_onednn(self, input: torch.Tensor, weight: torch.Tensor) -> bool:
         return (
             not torch.compiler.is_compiling()  # first: a graph could not hold what follows
-            and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in tensors)
+            and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (input, weight))
             and torch.backends.mkldnn.is_available()
             and torch.backends.mkldnn.enabled
             and self.padding_mode == "zeros"
             and not isinstance(self.padding, str)
-            and tensors[0].ndim == 5
-            and tensors[0].numel() > 0
+            and input.ndim == 5
+            and input.numel() > 0
             and not torch.is_autocast_enabled("cpu")
         )

@@ -329,10 +329,7 @@ class CategoricalDDPMScheduler(SchedulerMixin, ConfigMixin):
     @staticmethod
     def _of_class(k: int, logits, state, kernel) -> torch.Tensor:
         """f of one class, (V,)."""
-        f = torch.empty(state.shape, device=state.device)
-        for block in voxel_blocks(len(state), state.device):
-            f[block] = logits_block(logits, block, state[block].long(), kernel).softmax(0)[k]
-        return f
+        return torch.cat([x.softmax(0)[k].float() for x in _logits_blocks(logits, state, kernel)])
 
     def posterior(
         self, model_output: torch.Tensor, timestep: int, sample: torch.Tensor, previous_timestep: int
