@@ -67,6 +67,7 @@ AGES = """
 61-70 | My husband is 66 and has lung cancer
 61-70 | my dad is 69 and the doctors found a tumour in his left kidney
 71-80 | My aunt (77) has rectal cancer
+31-40 | My father is 72 and had lung cancer, and I am 40.
 - | a patient of 63 kg
 - | one patient of 12 had cancer
 - | unknown age

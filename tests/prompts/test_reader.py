@@ -728,6 +728,9 @@ all | his father died of lung cancer
 all | FHx: colon ca
 all | Family history: lung cancer (father), colon cancer (mother).
 all | Colon cancer in his mother.
+all | My father is 72 and had lung cancer, and I am 40.
+left_lung | My mother had colon cancer and I am 55 with a mass in the left lung.
+LK | My mother had lung cancer, I have a left kidney tumour.
 colon | Her mother had breast cancer, and she has colon cancer.
 colon | Colon cancer. Family history of lung cancer.
 colon | history of colon cancer
@@ -788,6 +791,8 @@ LLL | Relapse in the left lower lobe since lobectomy in 2018
 SR | Recurrent adenocarcinoma in the rectum after low anterior resection
 RK none | Possible recurrence in the right kidney after partial nephrectomy
 none | No recurrence in the right kidney following partial nephrectomy
+RK | Tumor recurrence in the right kidney after nephrectomy for RCC in 2012.
+LLL | Recurrence in the left lower lobe after lobectomy for lung cancer.
 none | No recurrence after nephrectomy for RCC
 none | Monitoring for local recurrence after right nephrectomy.
 none | Right kidney tumour after partial nephrectomy, no recurrence

@@ -242,7 +242,7 @@ FAMILY = {
         daughter niece nephew relative family familial fhx family_history husband wife spouse mum mom dad maternal
         paternal stepmother stepfather children partner"""
 }
-PATIENT = {None: "patient pt himself herself individual person subject he she"}
+PATIENT = {None: "patient pt himself herself individual person subject he she i"}
 PAST = {
     None: "history_of h/o hx_of hx history previous previously prior former formerly past known_history_of pmh pmhx"
 }

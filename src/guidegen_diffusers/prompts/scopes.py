@@ -118,7 +118,8 @@ class Scopes:
         self._open &= ~NEGATED
 
     def _patient(self, at: int, item: Item) -> None:
-        if item.text not in ("he", "she") or (at and self.items[at - 1].kind in ("conjunction", "turn", *SEPARATORS)):
+        begins = at and self.items[at - 1].kind in ("conjunction", "turn", *SEPARATORS)
+        if item.text not in ("he", "she", "i") or begins:
             self._open &= ~FAMILY
 
     def _conjunction(self, at: int, item: Item) -> None:
@@ -128,7 +129,8 @@ class Scopes:
         if item.value == "or":
             self._weigh(at)
         if item.value == "and" and self._open and self.clauses.begins(at + 1):
-            self._close()
+            goes_on = self.items[at + 1].kind == "verb"  # "my father is 72 and had lung cancer"
+            self._close(at + 1 if goes_on else None)
 
     def _side(self, at: int, item: Item) -> None:
         self._either = self._either or (item.text == "either" and not self._open & NEGATED)
@@ -213,9 +215,12 @@ class Scopes:
             return
         sites = self._operated(at, item.value)
         reason = self._reason(at, 6)
-        if reason is not None:  # "nephrectomy was done for RCC"
+        back = self._comes_back(at)
+        if reason is not None and back:  # "recurrence after nephrectomy for RCC": the recurrence is what there is
+            self._mark_range(reason, self._end(reason), NEUTRAL)
+        elif reason is not None:  # "nephrectomy was done for RCC"
             self._mark_range(reason, self._end(reason), REMOVED, sites)
-        elif not self._comes_back(at) and not self._mark_back(at, REMOVED, sites):
+        elif not back and not self._mark_back(at, REMOVED, sites):
             self.dangling.add(at)
 
     def _reason(self, at: int, reach: int) -> int | None:
