@@ -14,8 +14,8 @@ Stage III, mean latents of the classes beside what label map and text say of the
 
 are mostly scan phases, gas and fat: a few principal components. The first step of the CT moves by a draw of them, and
 by what is missing on average: the mean of R, and what `--painted` cases still miss of their HU once they are painted
-with their own draw, on their own label maps and on drawn ones, the mean of both. HU become latents as they go together
-from case to case; what comes of it the next of `--rounds` tells.
+with their own draw, on drawn label maps and on their own ones, the former with a weight of `--drawn_share`. HU become
+latents as they go together from case to case; what comes of it the next of `--rounds` tells.
 The pipeline's folder is told in place; no weight of a network changes.
 
     python examples/measure_spread.py --model out/torso-6mm --data_dir out/phantoms
@@ -48,9 +48,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=300, help="the first so many cases")
     parser.add_argument("--painted", type=int, default=30, help="of them, painted for what their HU miss on average")
     parser.add_argument("--rounds", type=int, default=3, help="of painting, each with what was found before")
+    parser.add_argument("--drawn_share", type=float, default=0.5, help="of what drawn label maps miss, 0 to 1")
     args = parser.parse_args()
     if args.count < FEWEST:
         parser.error(f"--count: got {args.count}, expected {FEWEST} or more; a spread of fewer cases is noise.")
+    if not 0 <= args.drawn_share <= 1:
+        parser.error(f"--drawn_share: got {args.drawn_share}, expected 0 (own label maps alone) to 1 (drawn ones).")
     return args
 
 
@@ -213,7 +216,7 @@ def main() -> None:
             own, drawn = missing(pipe, cases, spread, centred)
             told = [f"{c.name} {own[c.id]:+.0f} {drawn[c.id]:+.0f}" for c in CLASSES[1:]]
             print(f"round {k + 1}, missing HU on own and on drawn label maps: {', '.join(told)}", flush=True)
-            dark = (own + drawn) / 2
+            dark = torch.lerp(own, drawn, args.drawn_share)
             before, asked = dark, asked_for(dark, before, asked)
             spread.mean += slope * asked[:, None]
         tell_latents(args.model, spread)

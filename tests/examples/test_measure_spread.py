@@ -125,6 +125,26 @@ def test_every_round_of_painting_starts_from_what_the_rounds_before_found(script
     assert "round 3, missing HU on own and on drawn label maps: spleen -3 -2" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_latents_are_asked_for_what_drawn_label_maps_miss_by_their_share(script, tiny, tmp_path, monkeypatch, share):
+    write_phantoms(tmp_path / "set", 30, (16, 12, 24), 24.0, 0, "train", progress=False)
+    tiny.save_pretrained(tmp_path / "pipeline")
+    told = []
+    own, drawn = torch.linspace(-20, 20, NUM_CLASSES), torch.linspace(8, -3, NUM_CLASSES)
+
+    def painted(pipe, cases, spread, centred):
+        told.append(spread.mean.clone())
+        return torch.stack([own, drawn])
+
+    monkeypatch.setattr(script, "missing", painted)
+    monkeypatch.setattr(script, "latents_a_hu", lambda means, hu: torch.ones(means.shape[1:]))
+    folders = ("--model", tmp_path / "pipeline", "--data_dir", tmp_path / "set")
+    call(script, *folders, "--of", "latents", "--rounds", 1, "--drawn_share", share)
+    after = LatentSpread.from_pretrained(tmp_path / "pipeline" / "latent_spread").mean
+    expected = ((1 - share) * own + share * drawn)[:, None].expand_as(after)
+    assert torch.allclose(after - told[0], expected, atol=1e-4)
+
+
 @given(st.lists(st.tuples(st.floats(-50, 50), st.floats(0.25, 1)), min_size=1, max_size=20))
 def test_what_classes_give_of_what_is_asked_for_is_made_up_for(classes):
     script = load_script("measure_spread.py")
@@ -145,6 +165,12 @@ def test_classes_that_do_not_follow_are_left_alone(script):
     assert script.asked_for(after, after, again).tolist() == [0, 0, 0, 0]
     weak = script.asked_for(torch.tensor([17.0]), torch.tensor([20.0]), torch.tensor([20.0]))
     assert weak.tolist() == [68.0]  # four times, though it gave less than a quarter
+
+
+def test_a_share_that_is_none_is_refused_by_name(script, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        call(script, "--model", tmp_path, "--data_dir", tmp_path, "--drawn_share", 1.5)
+    assert "--drawn_share: got 1.5, expected 0" in capsys.readouterr().err
 
 
 def test_another_grid_and_too_few_cases_are_refused(script, tiny, tmp_path, capsys):
