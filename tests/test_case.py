@@ -42,7 +42,7 @@ def test_a_folder_holds_the_four_files_and_gives_the_case_back(label_map, tmp_pa
     assert same(Case.load(folder), case)
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     labels=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=3, max_dims=3, max_side=5), elements=st.integers(0, 20)),
     prompt=st.text(max_size=200),

@@ -26,7 +26,7 @@ def test_a_centered_grid_has_its_center_spacing_and_ras_axes(shape, spacing, cen
     assert nib.aff2axcodes(grid.affine) == ("R", "A", "S")
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     shape=SHAPES, spacing=st.floats(0.5, 30), center=st.tuples(*[st.floats(-500, 500)] * 3), seed=st.integers(0, 99)
 )
@@ -36,7 +36,7 @@ def test_resampling_onto_the_same_grid_changes_nothing(shape, spacing, center, s
     assert np.array_equal(grid.resample_labels(labels, grid.affine), labels)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     shape=SHAPES,
     order=st.permutations([0, 1, 2]),
@@ -125,7 +125,7 @@ def test_a_ct_on_the_same_grid_changes_nothing(shape, spacing, seed):
     assert np.array_equal(grid.resample_ct(ct, grid.affine), ct)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(order=st.permutations([0, 1, 2]), flips=st.tuples(*[st.sampled_from([1, -1])] * 3), seed=st.integers(0, 99))
 def test_any_storage_order_of_the_same_ct_gives_the_same(order, flips, seed):
     ct = np.random.default_rng(seed).integers(-1024, 3071, (4, 5, 6), dtype=np.int16)
@@ -148,7 +148,7 @@ def some_affine(rng, shape, oblique):
     return affine
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), oblique=st.booleans())
 def test_each_voxel_of_a_ct_is_the_mean_of_linear_interpolations_in_it(seed, oblique):
     """Against the definition, voxel by voxel, where the source reaches and where it does not."""
@@ -199,7 +199,7 @@ def test_beyond_the_source_lies_air():
     assert (grid.resample_ct(ct, turned) == -1024).all()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), oblique=st.booleans())
 def test_ct_and_labels_stay_in_one_place_in_the_world(seed, oblique):
     """A ball in both, on any axes: its middle stays within half a voxel, and the two agree."""

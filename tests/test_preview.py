@@ -87,7 +87,7 @@ def test_proportions_are_millimetres():
         assert np.ptp(columns) == pytest.approx(40, abs=5)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     shape=st.tuples(*[st.integers(1, 20)] * 3),
     spacing=st.floats(0.5, 12),

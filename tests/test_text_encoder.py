@@ -18,7 +18,7 @@ def test_token_ids_are_the_vocabularys():
     assert ids[:2] == [2, 5 + ord("t") - ord("a")]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.text(max_size=300))
 def test_any_text_is_encoded(text):
     tokens = TOKENIZER([text], padding="max_length", max_length=40, truncation=True, return_tensors="pt")

@@ -138,7 +138,7 @@ def test_voxels_that_touch_at_a_corner_are_one_tumor():
     assert find(labels).count == 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     place=st.tuples(st.floats(-110, 110), st.floats(-75, 80), st.floats(-270, 230)),
     order=st.permutations([0, 1, 2]),
@@ -237,7 +237,7 @@ def test_the_map_is_left_as_it_was():
     assert np.array_equal(labels, before)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), organs=st.lists(st.integers(0, 20), min_size=1, max_size=21))
 def test_any_map_gets_an_answer(seed, organs):
     """What a model generates need not be anatomy."""

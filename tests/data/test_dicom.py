@@ -114,7 +114,7 @@ def test_values_become_hu_and_places_ras(tmp_path):
     np.testing.assert_allclose(affine @ (3, 2, 4, 1), (100 - 3 * 0.7, 50 - 2 * 0.8, 20 + 4 * 2.5, 1))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(angles=st.tuples(*[st.floats(-1.5, 1.5)] * 3), step=st.floats(0.5, 8), reverse=st.booleans())
 def test_a_voxel_is_where_its_slice_says_in_any_orientation(tmp_path_factory, angles, step, reverse):
     from scipy.spatial.transform import Rotation
@@ -237,7 +237,7 @@ def test_a_compression_without_its_decoder_is_named(tmp_path):
         read_series(folder)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), kind=st.sampled_from(["flip", "cut", "zero"]))
 @example(seed=43334, kind="flip")  # a value's length runs over all that follows
 def test_damaged_files_are_refused_or_read_and_nothing_else(tmp_path_factory, seed, kind):

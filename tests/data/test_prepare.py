@@ -82,7 +82,7 @@ def test_a_volume_that_lies_on_the_grid_comes_through_untouched(tmp_path):
     assert np.array_equal(case.labels[ours] > 0, labels()[theirs] > 0)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     order=st.permutations([0, 1, 2]),
     flips=st.tuples(*[st.sampled_from([1, -1])] * 3),
@@ -243,7 +243,7 @@ def test_bad_input_is_refused_in_one_line_each_and_stops_nobody(tmp_path):
     assert kept == {"train/ct/a.nii.gz", "train/labels/a.nii.gz", "train/metadata.jsonl"}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), which=st.sampled_from(["ct", "labels", "tumor"]))
 def test_mutilated_files_never_stop_the_run(tmp_path_factory, seed, which):
     folder = write_patient(tmp_path_factory.mktemp("fuzz"), "p", with_tumor=True)

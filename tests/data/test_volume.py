@@ -132,7 +132,7 @@ def test_what_a_type_cannot_hold_is_refused(tmp_path, voxels, reason):
         Volume(write_nifti(tmp_path / "v.nii.gz", voxels)).read(np.uint8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), packed=st.booleans(), kind=st.sampled_from(["flip", "cut", "zero", "header"]))
 def test_mutilated_files_are_read_or_refused_and_nothing_else(tmp_path_factory, seed, packed, kind):
     rng = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ def test_mutilated_files_are_read_or_refused_and_nothing_else(tmp_path_factory, 
         Volume(path).read(np.int16)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(order=st.permutations([0, 1, 2]), flips=st.tuples(*[st.sampled_from([1, -1])] * 3), turn=st.floats(-0.7, 0.7))
 def test_turning_the_axes_moves_no_voxel(order, flips, turn):
     affine = np.eye(4)

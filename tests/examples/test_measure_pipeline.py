@@ -72,7 +72,7 @@ def test_what_is_wrong_shows(script, perfect):
     assert table["tumour contrast of the phantom's sign"].startswith("0.0 %")
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.booleans(), st.sampled_from("abc")), max_size=12))
 def test_agreement_is_the_share_of_pairs_of_a_site_that_agree(script, cases):
     alike, weight = 0.0, 0

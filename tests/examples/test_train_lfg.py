@@ -460,7 +460,7 @@ def test_the_loss_is_none_at_the_target_and_the_mean_square_elsewhere(script, ki
         assert got == pytest.approx(off.square().mean().item(), rel=1e-5)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     t=st.lists(st.integers(0, 900), min_size=3, max_size=3),
     gamma=st.sampled_from([0.5, 5.0, 1e9]),

@@ -45,7 +45,7 @@ def test_frechet_distance_holds_where_samples_are_fewer_than_features():
     assert frechet_distance(*(x @ rotation for x in wide)) == pytest.approx(9 + 3, rel=1e-10)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     counts=st.tuples(st.integers(2, 12), st.integers(2, 12)),

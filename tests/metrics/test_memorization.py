@@ -88,7 +88,7 @@ def test_many_held_out_cases_make_it_a_binomial_test():
     assert find_copies(made, held_out).p_value == pytest.approx(p, rel=1e-3)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     made=st.lists(st.floats(0, 1e6), min_size=1, max_size=40),
     held_out=st.lists(st.floats(0, 1e6), min_size=19, max_size=60),

@@ -77,7 +77,7 @@ def test_a_class_that_one_map_misses_counts_1000_and_one_that_neither_has_0():
     assert list(hd95(empty, empty, 3.0)) == [c.name for c in CLASSES[1:]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     shape=st.tuples(*[st.integers(1, 9)] * 3),

@@ -17,7 +17,7 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     center=st.floats(-1, 1),
     radius=st.floats(*RADII),

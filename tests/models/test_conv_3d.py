@@ -28,7 +28,7 @@ def kernels(call) -> set[str]:
     return {event.key for event in profiler.key_averages()}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     batch=st.integers(1, 3),
     channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),

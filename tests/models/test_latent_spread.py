@@ -73,7 +73,7 @@ def test_a_class_mean_is_over_its_cells_and_absent_classes_have_none():
 
 
 @given(st.integers(0, 2**31), st.lists(st.integers(0, TUMOR), min_size=1, max_size=5, unique=True))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_means_that_were_kept_come_back(seed, classes):
     """Anatomy is in pieces larger than a cell, which classes share at its edges."""
     draw = torch.Generator().manual_seed(seed)

@@ -83,7 +83,7 @@ def test_the_downsample_ablation_embeds_the_shrunk_maps():
         assert torch.allclose(latents[0, 2:, 1, 0, 2], bias)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     size=st.tuples(st.integers(1, 20), st.integers(1, 20), st.integers(1, 20)),
     max_tumor_tokens=st.sampled_from([1, 4, 64, 100, 512]),

@@ -23,7 +23,7 @@ def rows(z):  # (B, C, x, y, z) -> (B x y z, C)
     return z.movedim(1, -1).flatten(0, 3)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     num_vectors=st.integers(1, 70),
     # 2**17 + 3 and 2**19 codes are searched 7 and 2 vectors at a time
@@ -82,7 +82,7 @@ def test_the_gradient_passes_straight_through():
     assert vq.codebook.grad is None, "codes learn from the loss alone"
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(beta=st.floats(0, 4), seed=st.integers(0, 2**16))
 def test_beta_weighs_the_encoder_and_not_the_codes(beta, seed):
     vq, z = quantizer(beta=beta, seed=seed), latents(seed=seed + 1).requires_grad_()
@@ -117,7 +117,7 @@ def test_a_code_that_nothing_chooses_dies_and_a_chosen_one_lives():
     assert (vq.usage[torch.arange(8) != 5] > 0.01).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(dead=st.sets(st.integers(0, 7)), seed=st.integers(0, 2**16))
 def test_only_dead_codes_restart_and_they_restart_on_latents(dead, seed):
     vq, z, dead = quantizer(), latents(), sorted(dead)
@@ -155,7 +155,7 @@ def test_bfloat16_latents_are_quantized_in_float32():
     assert torch.equal(out.indices, vq(z.float()).indices)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(num_codes=st.integers(1, 50), used=st.integers(1, 50), repeats=st.integers(1, 5))
 def test_codebook_use_of_evenly_used_codes_is_their_number(num_codes, used, repeats):
     used = min(used, num_codes)

@@ -111,7 +111,7 @@ def test_slicing_equals_the_whole_batch():
     assert torch.equal(sliced.indices, whole.indices)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(length=st.integers(1, 90), tile=st.integers(1, 40), share=st.floats(0, 0.999), scale=st.sampled_from([1, 2, 4]))
 def test_tile_weights_sum_to_one(length, tile, share, scale):
     total, reach = torch.zeros(length * scale), 0

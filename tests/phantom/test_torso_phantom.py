@@ -198,7 +198,7 @@ def test_any_grid_shows_what_fits_it(size, spacing):
         np.testing.assert_allclose(case.grid.spacing, spacing)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.tuples(*[st.integers(4, 30)] * 3), spacing=st.floats(3, 50), seed=st.integers(0, 2**63 - 1))
 @example(size=(4, 4, 4), spacing=50.0, seed=0)
 @example(size=(4, 4, 4), spacing=50.0, seed=2**63 - 1)

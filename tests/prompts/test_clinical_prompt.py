@@ -114,7 +114,7 @@ def test_a_generator_on_a_gpu_serves():
     assert ClinicalPrompt().resolve(generator).site in SITES
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.one_of(st.text(max_size=200), sentences(), st.lists(st.one_of(st.text(max_size=9), sentences())).map("\n".join))
 )
@@ -124,7 +124,7 @@ def test_any_text_is_read(text):
     assert ClinicalPrompt.parse(prompt.render()) == prompt
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(prompts(), st.integers(0, 40))
 def test_capitals_and_line_breaks_change_nothing(prompt, style):
     text = prompt.render(style)

@@ -13,7 +13,7 @@ from guidegen_diffusers.prompts.writer import MAX_CANONICAL
 from .any_prompt import prompts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(prompts())
 def test_every_style_is_read_back(prompt):
     for style in range(NUM_STYLES):

@@ -46,7 +46,7 @@ def some_step(draw_t, draw_s, total):
 steps = st.tuples(st.integers(0, 10**6), st.integers(0, 10**6))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     step=steps,
     num_classes=st.integers(2, 24),
@@ -495,7 +495,7 @@ def test_sampling_with_the_true_posterior_of_a_known_map_ends_in_it():
     assert torch.equal(x, x_0)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(t=st.integers(0, 1000), num_classes=st.integers(2, 30))
 def test_forward_marginals_match_the_closed_form(t, num_classes):
     scheduler = CategoricalDDPMScheduler(num_classes=num_classes)
