@@ -48,7 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=300, help="the first so many cases")
     parser.add_argument("--painted", type=int, default=30, help="of them, painted for what their HU miss on average")
     parser.add_argument("--rounds", type=int, default=3, help="of painting, each with what was found before")
-    parser.add_argument("--drawn_share", type=float, default=0.5, help="of what drawn label maps miss, 0 to 1")
+    parser.add_argument("--drawn_share", type=float, default=0.5, help="weight of drawn label maps; own: the rest")
     args = parser.parse_args()
     if args.count < FEWEST:
         parser.error(f"--count: got {args.count}, expected {FEWEST} or more; a spread of fewer cases is noise.")

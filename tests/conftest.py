@@ -10,7 +10,7 @@ from guidegen_diffusers import GuideGenPipeline
 # Tests run in several processes, and sums of several threads differ in their last bits where runs are compared.
 torch.set_num_threads(1)
 
-# No test is timed: the same example takes ten times as long where other work runs.
+# No test is timed: how long an example takes is a matter of what else the machine does.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 
