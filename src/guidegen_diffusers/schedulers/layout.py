@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 __all__ = ["Layout", "spread_volumes"]
 
-_LEAST = 1e-3  # what is nowhere likelier is what a network leaves to anything anywhere, and no piece
+_LEAST = 3e-3  # below it lies what a network leaves to anything anywhere: no piece is made of that
 _FARTHEST = 8.0  # nats that a voxel far from a piece's place is worth less
 
 
@@ -46,7 +46,7 @@ class Layout:
         if shown.sum() < 1:
             return cls(volumes)
         cumulative = (shown * _smooth(shown, max(_radius(voxels) / 2, 1.0))).flatten().cpu().double().cumsum(0)
-        place = torch.searchsorted(cumulative, pick * cumulative[-1]).clamp(max=f.numel() - 1)
+        place = torch.searchsorted(cumulative, pick * cumulative[-1], right=True).clamp(max=f.numel() - 1)
         return cls(volumes, voxels, torch.stack(torch.unravel_index(place, f.shape), -1)[0].to(f))
 
     def follow(self, f: torch.Tensor) -> None:
