@@ -64,8 +64,8 @@ def on_grid(case: Case, pipe: GuideGenPipeline) -> Case:
 
 
 @torch.no_grad()
-def volume_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> np.ndarray:
-    """R (cases, N); NaN where a case has nothing of a class."""
+def volume_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """R (cases, N), NaN where a case has nothing of a class, and the voxels that were expected (cases, N)."""
     scheduler, rows = pipe.mask_scheduler, []
     last = len(scheduler)
     for i in tqdm(range(min(count, len(cases))), "volumes"):
@@ -76,15 +76,23 @@ def volume_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> 
         expected = scheduler.original_logits(logits.float(), last, noise).softmax(1).sum((0, 2, 3, 4)).numpy()
         voxels = np.bincount(case.labels.ravel(), minlength=NUM_CLASSES)
         with np.errstate(divide="ignore"):
-            rows.append(np.where(voxels > 0, np.log(voxels / expected), np.nan))
-    return np.array(rows)
+            rows.append((np.where(voxels > 0, np.log(voxels / expected), np.nan), expected))
+    away, expected = (np.array(column) for column in zip(*rows, strict=True))
+    return away, expected
 
 
-def volume_spread(away: np.ndarray) -> list[list[float]]:
-    """Two standard deviations of each class, (N, 2), from R (cases, N): of the common factor, and of its own."""
+def volume_spread(away: np.ndarray, expected: np.ndarray) -> list[list[float]]:
+    """Two standard deviations of each class, (N, 2), from R (cases, N): of the common factor, and of its own.
+
+    Small tumours vary twice as much as large ones. Each counts as much as is expected of it: drawn large by the spread
+    of small ones, large ones would swallow the organ that they grow in.
+    """
     spread = np.zeros((NUM_CLASSES, 2))
-    tumors = away[~np.isnan(away[:, TUMOR]), TUMOR]
-    spread[TUMOR, 1] = tumors.std() if len(tumors) else 0.0
+    shown = ~np.isnan(away[:, TUMOR])
+    if shown.any():
+        tumors, weights = away[shown, TUMOR], expected[shown, TUMOR]
+        middle = np.average(tumors, weights=weights)
+        spread[TUMOR, 1] = np.sqrt(np.average((tumors - middle) ** 2, weights=weights))
     organs = away[:, 1:TUMOR]
     whole = organs[~np.isnan(organs).any(1)]  # the factor is of cases that have all organs
     deviation = whole.std(0)
@@ -206,7 +214,7 @@ def main() -> None:
             "epsilon says no x_0; pass --of volumes."
         )
     if "volumes" in found:
-        tell_volumes(pipe, args.model, volume_spread(volume_residuals(pipe, cases, args.count)))
+        tell_volumes(pipe, args.model, volume_spread(*volume_residuals(pipe, cases, args.count)))
     if "latents" in found:
         away, means, hu = latent_residuals(pipe, cases, args.count)
         spread = principal(away, args.components)

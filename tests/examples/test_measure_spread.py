@@ -36,10 +36,19 @@ def test_a_common_factor_and_what_is_each_classs_own_are_told_apart(script):
     away = common * draw.normal(size=(4000, 1)) + own * draw.normal(size=(4000, NUM_CLASSES))
     away[::3, TUMOR] = np.nan  # no tumour there
     away[5, 4] = np.nan  # no stomach
-    spread = np.array(script.volume_spread(away))
+    spread = np.array(script.volume_spread(away, np.ones_like(away)))
     assert spread[0].tolist() == [0, 0]
     assert spread[1:, 0] == pytest.approx(common[1:], abs=0.02)
     assert spread[1:, 1] == pytest.approx(own[1:], abs=0.02)
+
+
+def test_a_tumour_counts_as_much_as_is_expected_of_it(script):
+    draw = np.random.default_rng(0)
+    away, expected = 0.1 * draw.normal(size=(4000, NUM_CLASSES)), np.full((4000, NUM_CLASSES), 20.0)
+    expected[::2, TUMOR] = 380.0
+    away[:, TUMOR] = np.where(expected[:, TUMOR] > 20, 0.3, 0.8) * draw.normal(size=4000)
+    spread = script.volume_spread(away, expected)
+    assert spread[TUMOR] == [0, pytest.approx((0.95 * 0.3**2 + 0.05 * 0.8**2) ** 0.5, abs=0.02)]
 
 
 def test_the_scheduler_of_the_folder_is_told_and_draws_with_it(script, tiny, tmp_path, capsys):

@@ -300,7 +300,7 @@ def test_what_is_certain_of_a_whole_class_is_drawn_as_it_is_far_pieces_included(
     assert torch.equal(x.bool(), rare > 0)
 
 
-@pytest.mark.parametrize("low", [math.log(0.3 / 4096), math.log(8e-4), math.log(2.5e-3)])
+@pytest.mark.parametrize("low", [math.log(0.3 / 4096), math.log(8e-4)])
 def test_a_whole_class_is_none_where_less_than_a_voxel_is_expected_or_nothing_but_a_trace_everywhere(low):
     logits = torch.stack([torch.zeros(16, 16, 16), torch.full((16, 16, 16), low)])[None]
     assert not any(drawn_whole(logits, seed).any() for seed in range(20))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 __all__ = ["Layout", "spread_volumes"]
 
-_LEAST = 3e-3  # below it lies what a network leaves to anything anywhere: no piece is made of that
+_LEAST = 1e-3  # what is nowhere likelier is what a network leaves to anything anywhere, and no piece
 _FARTHEST = 8.0  # nats that a voxel far from a piece's place is worth less
 
 
