@@ -84,8 +84,8 @@ def volume_residuals(pipe: GuideGenPipeline, cases: CaseDataset, count: int) -> 
 def volume_spread(away: np.ndarray, expected: np.ndarray) -> list[list[float]]:
     """Two standard deviations of each class, (N, 2), from R (cases, N): of the common factor, and of its own.
 
-    Small tumours vary twice as much as large ones. Each counts as much as is expected of it: drawn large by the spread
-    of small ones, large ones would swallow the organ that they grow in.
+    Small tumours vary twice as much as large ones. Each counts as much as is expected of it: by the spread of small
+    ones, large ones would come out larger than any.
     """
     spread = np.zeros((NUM_CLASSES, 2))
     shown = ~np.isnan(away[:, TUMOR])
